@@ -1,0 +1,1 @@
+//! Keyway: a proxy that makes a Redis or Valkey Cluster look like one standalone server.
