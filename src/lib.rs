@@ -1,1 +1,3 @@
 //! Keyway: a proxy that makes a Redis or Valkey Cluster look like one standalone server.
+
+pub mod resp;
