@@ -12,7 +12,10 @@ use bytes::Bytes;
 pub const LARGE_FRAME: usize = 16 * 1024;
 
 /// An empty pipe keeps at most this much room, so that a burst does not hold memory for ever.
-const KEPT_CAPACITY: usize = 64 * 1024;
+const KEPT_CAPACITY: usize = 1024 * 1024;
+
+/// Released bytes in front of unreleased ones are moved away from this size on.
+const COMPACT_FROM: usize = 64 * 1024;
 
 /// One large frame, which stands in the stream before `bytes[at]`.
 struct Large {
@@ -117,7 +120,7 @@ impl Pipe {
     pub fn release_small(&mut self, len: usize) {
         self.released += len;
         debug_assert!(self.released <= self.written, "an answered request was written");
-        if self.released == self.bytes.len() || self.released > KEPT_CAPACITY {
+        if self.released == self.bytes.len() || self.released > COMPACT_FROM {
             self.compact();
         }
     }
@@ -152,7 +155,7 @@ impl Pipe {
             self.bytes.clear();
             (self.released, self.written) = (0, 0);
             if self.bytes.capacity() > KEPT_CAPACITY {
-                self.bytes.shrink_to(KEPT_CAPACITY);
+                self.bytes = Vec::new();
             }
         } else if self.released * 2 > self.bytes.len() {
             // Moves less than it frees, so each byte is moved at most once on average.
@@ -252,6 +255,6 @@ mod tests {
                 pipe.release_small(4);
             }
         }
-        assert!(pipe.bytes.len() < 4 * KEPT_CAPACITY, "released bytes are given back: {}", pipe.bytes.len());
+        assert!(pipe.bytes.len() < 4 * COMPACT_FROM, "released bytes are given back: {}", pipe.bytes.len());
     }
 }

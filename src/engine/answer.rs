@@ -1,0 +1,402 @@
+//! From a lane's bytes to replies, and from each reply to the client that it belongs to.
+
+use bytes::Bytes;
+
+use crate::{
+    command,
+    resp::{ReplyError, ReplyScanner},
+};
+
+use super::{
+    Engine, Event, LaneId, RefreshCause,
+    ids::{ClientId, NONE, Ticket},
+    lane::{InFlight, LaneState, STREAM_FROM, Stream},
+    pump::name_of,
+    retry::{Asked, Verdict, on_lane_lost},
+    session::{Ending, State},
+};
+
+/// Bytes of replies from which a client is written although more of its replies are about to come.
+const WRITE_FROM: usize = 16 * 1024;
+
+impl Engine {
+    /// The driver reached the node.
+    pub fn lane_connected(&mut self, lane: LaneId) {
+        let Some(found) = self.lanes.get_mut(lane.0 as usize) else { return };
+        found.progress_us = self.now;
+        found.state = match found.greeting_replies {
+            0 => LaneState::Open,
+            replies => LaneState::Greeting(replies),
+        };
+        let node = found.node;
+        self.table.node(node).dial_succeeded();
+        self.mark_lane_dirty(lane.0);
+        self.settle();
+    }
+
+    pub(super) fn mark_lane_dirty(&mut self, lane_index: u32) {
+        let lane = &mut self.lanes[lane_index as usize];
+        if !std::mem::replace(&mut lane.dirty, true) {
+            self.dirty_lanes.push(LaneId(lane_index));
+        }
+    }
+
+    /// Takes what a node sent. An answer that cannot be understood breaks the lane.
+    pub fn lane_bytes(&mut self, lane: LaneId, data: &[u8]) {
+        let Some(found) = self.lanes.get_mut(lane.0 as usize) else { return };
+        found.progress_us = self.now;
+        if self.read_replies(lane.0, data).is_err() {
+            self.counters.broken_lanes += 1;
+            self.give_lane_up(lane.0);
+        }
+        self.settle();
+    }
+
+    fn read_replies(&mut self, index: u32, mut data: &[u8]) -> Result<(), ReplyError> {
+        while !data.is_empty() {
+            let Some(lane) = self.lanes.get_mut(index as usize) else { return Ok(()) };
+            if lane.carry_scanned < lane.carry.len() {
+                data = self.read_cut_header(index, data)?;
+                continue;
+            }
+            let progress = lane.scanner.advance(data)?;
+            let piece = &data[..progress.used];
+            if progress.done {
+                if lane.carry.is_empty() && lane.stream == Stream::No {
+                    self.reply_complete(index, piece)?;
+                } else {
+                    self.reply_ends(index, piece)?;
+                }
+                data = &data[progress.used..];
+            } else {
+                self.reply_goes_on(index, piece);
+                // A header that was cut waits for its other half.
+                if let Some(lane) = self.lanes.get_mut(index as usize) {
+                    lane.carry.extend_from_slice(&data[progress.used..]);
+                }
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The carry ends in a part of a header: what came now is added to it, and all of it is read together.
+    fn read_cut_header<'a>(&mut self, index: u32, data: &'a [u8]) -> Result<&'a [u8], ReplyError> {
+        let lane = &mut self.lanes[index as usize];
+        let cut = lane.carry_scanned;
+        let mut pending = lane.carry.split_off(cut);
+        pending.extend_from_slice(data);
+        lane.carry_scanned = lane.carry.len();
+        let progress = lane.scanner.advance(&pending)?;
+        if progress.done {
+            self.reply_ends(index, &pending[..progress.used])?;
+            let rest = pending.len() - progress.used;
+            return Ok(&data[data.len() - rest.min(data.len())..]);
+        }
+        self.reply_goes_on(index, &pending[..progress.used]);
+        if let Some(lane) = self.lanes.get_mut(index as usize) {
+            lane.carry.extend_from_slice(&pending[progress.used..]);
+        }
+        Ok(&[])
+    }
+
+    /// A part of a reply that is not whole yet: kept, or passed on when the reply is large.
+    fn reply_goes_on(&mut self, index: u32, piece: &[u8]) {
+        let lane = &mut self.lanes[index as usize];
+        if lane.stream == Stream::No {
+            let known = (lane.carry.len() + piece.len()) as u64 + lane.scanner.bulk_left();
+            let first = lane.carry.first().or(piece.first()).copied();
+            let streams = known >= STREAM_FROM as u64 && !matches!(first, Some(b'-' | b'>' | b'|') | None);
+            match lane.queue.front().copied().filter(|front| streams && front.lead == 0) {
+                Some(front) => {
+                    let stream = self.stream_kind(&front);
+                    let lane = &mut self.lanes[index as usize];
+                    lane.stream = stream;
+                    let begun = std::mem::take(&mut lane.carry);
+                    self.stream_piece(index, &begun);
+                }
+                None => {
+                    lane.carry.reserve(piece.len() + (lane.scanner.bulk_left() as usize).min(STREAM_FROM));
+                    lane.carry.extend_from_slice(piece);
+                    lane.carry_scanned = lane.carry.len();
+                    return;
+                }
+            }
+        }
+        self.stream_piece(index, piece);
+        let lane = &mut self.lanes[index as usize];
+        lane.carry_scanned = lane.carry.len();
+    }
+
+    fn stream_kind(&mut self, front: &InFlight) -> Stream {
+        let session = &mut self.clients[front.ticket.client as usize];
+        let next = front.ticket.part == NONE && front.ticket.seq == session.head;
+        let silent = session.ending == Ending::Gone || session.reply(front.ticket.seq).silent;
+        match (next, silent) {
+            (_, true) if front.ticket.part == NONE => Stream::Discard,
+            (true, false) => Stream::Direct,
+            _ => Stream::Collect,
+        }
+    }
+
+    fn stream_piece(&mut self, index: u32, piece: &[u8]) {
+        let lane = &mut self.lanes[index as usize];
+        match lane.stream {
+            Stream::Collect | Stream::No => {
+                let left = lane.scanner.bulk_left() as usize;
+                lane.collected.reserve(piece.len() + left.min(STREAM_FROM.max(lane.collected.len())));
+                lane.collected.extend_from_slice(piece);
+            }
+            Stream::Discard => {}
+            Stream::Direct => {
+                let front = *lane.queue.front().expect("a reply that streams answers the oldest request");
+                let client = front.ticket.client;
+                let session = &mut self.clients[client as usize];
+                if session.ending != Ending::Gone {
+                    if let Some(active) = session.active.as_mut() {
+                        active.out.small().extend_from_slice(piece);
+                    }
+                    self.mark_client_dirty(client);
+                    self.check_output(client);
+                }
+            }
+        }
+    }
+
+    /// The last piece of a reply that came in several.
+    fn reply_ends(&mut self, index: u32, piece: &[u8]) -> Result<(), ReplyError> {
+        let lane = &mut self.lanes[index as usize];
+        let stream = lane.stream;
+        if stream == Stream::No {
+            let mut reply = std::mem::take(&mut lane.carry);
+            lane.carry_scanned = 0;
+            reply.extend_from_slice(piece);
+            return self.reply_complete(index, &reply);
+        }
+        self.stream_piece(index, piece);
+        let lane = &mut self.lanes[index as usize];
+        (lane.stream, lane.carry_scanned) = (Stream::No, 0);
+        lane.carry.clear();
+        let collected = std::mem::take(&mut lane.collected);
+        let entry = self.pop_front(index)?;
+        self.release(index, &entry);
+        self.drop_retry(entry.retry);
+        match stream {
+            Stream::Collect if entry.ticket.part == NONE => {
+                let client = entry.ticket.client;
+                self.clients[client as usize].fill_whole(entry.ticket.seq, Bytes::from(collected));
+                self.after_fill(client);
+            }
+            Stream::Collect => self.part_done(entry.ticket, &collected),
+            // Its bytes are on their way already (or nobody wants them): what is left is its place in the queue.
+            _ => self.deliver(entry.ticket, &[]),
+        }
+        Ok(())
+    }
+
+    fn pop_front(&mut self, index: u32) -> Result<InFlight, ReplyError> {
+        self.lanes[index as usize].queue.pop_front().ok_or(ReplyError::Unasked)
+    }
+
+    /// One whole reply, in one piece.
+    #[inline]
+    fn reply_complete(&mut self, index: u32, reply: &[u8]) -> Result<(), ReplyError> {
+        let lane = &mut self.lanes[index as usize];
+        if let LaneState::Greeting(left) = lane.state {
+            return self.greeted(index, left, reply);
+        }
+        if reply.first() == Some(&b'>') {
+            self.counters.unexpected_pushes += 1;
+            return Ok(());
+        }
+        let Some(front) = lane.queue.front_mut() else { return Err(ReplyError::Unasked) };
+        if front.lead > 0 {
+            front.lead -= 1;
+            return Ok(());
+        }
+        let entry = self.pop_front(index)?;
+        let held = reply.first() == Some(&b'-') && self.answer_error(index, &entry, reply);
+        self.release(index, &entry);
+        if !held {
+            self.drop_retry(entry.retry);
+            self.deliver(entry.ticket, reply);
+        }
+        Ok(())
+    }
+
+    fn greeted(&mut self, index: u32, left: u8, reply: &[u8]) -> Result<(), ReplyError> {
+        if reply.first() == Some(&b'-') {
+            self.counters.refused_greetings += 1;
+            self.last_greeting_error = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
+            return Err(ReplyError::Unasked);
+        }
+        self.lanes[index as usize].state = if left > 1 { LaneState::Greeting(left - 1) } else { LaneState::Open };
+        self.mark_lane_dirty(index);
+        Ok(())
+    }
+
+    fn release(&mut self, index: u32, entry: &InFlight) {
+        let lane = &mut self.lanes[index as usize];
+        if entry.large {
+            lane.pipe.release_large();
+        }
+        lane.pipe.release_small(entry.len as usize);
+        if !lane.blocked.is_empty() && lane.pipe.held() <= self.settings.lane_buffer_max / 2 {
+            for client in std::mem::take(&mut lane.blocked) {
+                self.resume_later(client);
+            }
+        }
+    }
+
+    /// Gives a finished reply to whom it belongs: a merge, or a client.
+    #[inline]
+    pub(super) fn deliver(&mut self, ticket: Ticket, reply: &[u8]) {
+        if ticket.part == NONE { self.answer(ticket.client, ticket.seq, reply) } else { self.part_done(ticket, reply) }
+    }
+
+    /// Fills one owed reply.
+    #[inline]
+    pub(super) fn answer(&mut self, client: u32, seq: u32, reply: &[u8]) {
+        self.clients[client as usize].fill(seq, reply);
+        self.after_fill(client);
+    }
+
+    /// What a filled reply sets off: writing, and whatever waited for it.
+    #[inline]
+    pub(super) fn after_fill(&mut self, client: u32) {
+        let session = &mut self.clients[client as usize];
+        let Some(active) = session.active.as_ref() else { return };
+        let (held, owed) = (active.out.held(), active.replies.len());
+        if owed == 0 || held >= WRITE_FROM {
+            if !session.dirty {
+                session.dirty = true;
+                self.dirty_clients.push(ClientId(client));
+            }
+        } else if held > 0 && session.lazy == 0 && !session.dirty {
+            session.lazy = 1;
+            self.lazy_clients.push(ClientId(client));
+        }
+        let session = &mut self.clients[client as usize];
+        if session.waiting > 0 {
+            self.pump_later(client);
+        }
+        let session = &mut self.clients[client as usize];
+        if session.pause.is_some() && !session.to_resume {
+            self.resume_later(client);
+        }
+        if held > 0 {
+            self.check_output(client);
+        }
+    }
+
+    pub(super) fn mark_client_dirty(&mut self, client: u32) {
+        let session = &mut self.clients[client as usize];
+        if !std::mem::replace(&mut session.dirty, true) {
+            self.dirty_clients.push(ClientId(client));
+        }
+    }
+
+    pub(super) fn resume_later(&mut self, client: u32) {
+        if let Some(session) = self.clients.get_mut(client as usize) {
+            if !std::mem::replace(&mut session.to_resume, true) {
+                self.to_resume.push(client);
+            }
+        }
+    }
+
+    /// A client that does not read what it is owed is cut off at its limit.
+    fn check_output(&mut self, client: u32) {
+        let session = &mut self.clients[client as usize];
+        let held = session.active.as_ref().map_or(0, |active| active.output_held());
+        if held > self.settings.output_buffer_max && !session.close_told {
+            session.close_told = true;
+            self.counters.output_overflows += 1;
+            self.events.push_back(Event::CloseClient { client: ClientId(client) });
+        }
+    }
+
+    /// The driver lost a lane, or never reached its node.
+    pub fn lane_lost(&mut self, lane: LaneId) {
+        if self.lanes.contains(lane.0 as usize) {
+            self.lose_lane(lane.0);
+        }
+        self.settle();
+    }
+
+    /// The engine itself gives a lane up.
+    pub(super) fn give_lane_up(&mut self, index: u32) {
+        self.events.push_back(Event::CloseLane { lane: LaneId(index) });
+        self.lose_lane(index);
+    }
+
+    fn lose_lane(&mut self, index: u32) {
+        let mut lane = self.lanes.remove(index as usize);
+        let now = self.now;
+        let node = self.table.node(lane.node);
+        node.lanes[lane.proto as usize][usize::from(lane.bulk)] = NONE;
+        // Also when it was open before: a node that closes at once is not dialled in a tight loop.
+        node.dial_failed(now);
+        self.counters.lost_lanes += 1;
+        self.refresh(RefreshCause::LaneLost);
+        for client in std::mem::take(&mut lane.blocked) {
+            self.resume_later(client);
+        }
+        let streaming = lane.stream;
+        let queue = std::mem::take(&mut lane.queue);
+        let mut frames = lane.pipe.frames();
+        for (place, entry) in queue.into_iter().enumerate() {
+            let (large, (small, small_written)) =
+                (entry.large.then(|| frames.next_large()), frames.next_small(entry.len as usize));
+            let written = small_written && large.is_none_or(|(_, written)| written) && lane.state == LaneState::Open;
+            if place == 0 && streaming == Stream::Direct {
+                self.cut_half_told(&entry);
+                continue;
+            }
+            let frame = || large.map_or_else(|| Bytes::copy_from_slice(small), |(frame, _)| frame.clone());
+            self.lost_request(&entry, written, lane.proto, frame);
+        }
+    }
+
+    /// Part of its reply was told already: the client can only be cut off.
+    fn cut_half_told(&mut self, entry: &InFlight) {
+        self.drop_retry(entry.retry);
+        let client = entry.ticket.client;
+        let session = &mut self.clients[client as usize];
+        if session.ending != Ending::Gone {
+            session.deaf = true;
+            session.close_told = true;
+            self.events.push_back(Event::CloseClient { client: ClientId(client) });
+        }
+        self.answer(client, entry.ticket.seq, &[]);
+    }
+
+    fn lost_request(&mut self, entry: &InFlight, written: bool, proto: crate::resp::Proto, frame: impl Fn() -> Bytes) {
+        let frame = if entry.retry == NONE { frame() } else { self.retries[entry.retry as usize].frame.clone() };
+        let command = name_of(&frame).and_then(|name| command::lookup(&name));
+        let read_only = command.is_some_and(|command| command.flags.is_readonly()) || self.is_internal_read(entry);
+        let target = self.target_of(entry);
+        let asked = Asked { slot: target.slot(), script: false, read_only };
+        match on_lane_lost(written, asked) {
+            Verdict::Resend => self.resend_lost(entry, frame, target, proto),
+            _ => {
+                self.counters.unknown_outcomes += 1;
+                let name = command.map_or("the command", |command| command.name);
+                let text = format!(
+                    "-ERR proxy: outcome unknown: the connection to the node broke after '{}' was sent and before it was answered\r\n",
+                    name.to_ascii_lowercase()
+                );
+                self.drop_retry(entry.retry);
+                self.deliver(entry.ticket, text.as_bytes());
+            }
+        }
+    }
+
+    /// Parts that only ask a node something, whatever their command is.
+    fn is_internal_read(&mut self, entry: &InFlight) -> bool {
+        let reply = self.clients[entry.ticket.client as usize].reply(entry.ticket.seq);
+        match reply.state {
+            State::Merging { merge } => self.merges[merge as usize].job.only_asks(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! From a client's bytes to requests, and from each request to the one step that carries it out.
+
+use bytes::Bytes;
+
+use crate::{
+    cluster::Slot,
+    command::{self, Class, Command, Keys, Local},
+    resp::{ProtocolError, Proto, RequestScanner, Scanned, Span, encode, split_inline},
+};
+
+use super::{
+    ClientId, Engine,
+    ids::{NONE, Ticket},
+    pipe::LARGE_FRAME,
+    pump::spans_of,
+    send::{BULK_FRAME, NotNow, Target},
+    session::{Active, Ending, NO_SLOT, Pause, Reply, ReplyMode, State},
+};
+
+/// A cut request of at least this size has its whole room reserved at once: its sender has shown that it means it.
+const RESERVE_WHOLE_FROM: usize = 1024 * 1024;
+
+impl Engine {
+    /// Takes what a client sent. Requests that must wait stay in its input until they may go on.
+    pub fn client_bytes(&mut self, client: ClientId, mut data: &[u8]) {
+        let index = client.0;
+        let session = &mut self.clients[index as usize];
+        session.last_active = self.now;
+        if session.deaf || session.ending == Ending::Gone {
+            return;
+        }
+        while !data.is_empty() {
+            let session = &mut self.clients[index as usize];
+            let held = session.active.as_ref().map_or(0, |active| active.input.len());
+            if held == 0 && session.pause.is_none() {
+                let used = self.consume(index, data);
+                data = &data[used..];
+                self.keep_input(index, data);
+                break;
+            }
+            let paused = session.pause.is_some();
+            let active = self.activate(index);
+            let wanted = if paused { data.len() } else { active.input_needed.saturating_sub(held).clamp(1, data.len()) };
+            reserve(&mut active.input, active.input_needed, wanted);
+            active.input.extend_from_slice(&data[..wanted]);
+            data = &data[wanted..];
+            if !paused && active.input.len() >= active.input_needed {
+                self.consume_input(index);
+            }
+        }
+        self.settle();
+    }
+
+    /// Goes on with what waits in a client's input.
+    pub(super) fn consume_input(&mut self, index: u32) {
+        let Some(active) = self.clients[index as usize].active.as_mut() else { return };
+        let mut input = std::mem::take(&mut active.input);
+        if input.len() >= BULK_FRAME && self.consume_whole(index, &mut input) {
+            return;
+        }
+        let used = self.consume(index, &input);
+        if used == input.len() {
+            input.clear();
+        } else {
+            input.drain(..used);
+        }
+        let active = self.activate(index);
+        active.input = input;
+    }
+
+    /// A large request that fills the input exactly is passed on without a copy.
+    fn consume_whole(&mut self, index: u32, input: &mut Vec<u8>) -> bool {
+        let mut spans = std::mem::take(&mut self.spans);
+        let session = &mut self.clients[index as usize];
+        let scanned = session.scanner.scan(input, &mut spans, &self.settings.limits);
+        let whole = matches!(scanned, Ok(Scanned::Request { len }) if len == input.len());
+        if whole {
+            let frame = Bytes::from(std::mem::take(input));
+            self.whole = Some(frame.clone());
+            let taken = self.admit(index, &frame, &spans);
+            self.whole = None;
+            if let Err(pause) = taken {
+                self.clients[index as usize].pause = Some(pause);
+                let input = frame.try_into_mut().map_or_else(|shared| shared.to_vec(), |owned| owned.to_vec());
+                self.activate(index).input = input;
+            }
+        } else {
+            // The scanner is asked again by the ordinary path, from the request's beginning.
+            self.clients[index as usize].scanner = RequestScanner::default();
+        }
+        self.spans = spans;
+        whole
+    }
+
+    fn keep_input(&mut self, index: u32, rest: &[u8]) {
+        if rest.is_empty() || self.clients[index as usize].deaf {
+            return;
+        }
+        let active = self.activate(index);
+        reserve(&mut active.input, active.input_needed, rest.len());
+        active.input.extend_from_slice(rest);
+    }
+
+    pub(super) fn activate(&mut self, index: u32) -> &mut Active {
+        let Engine { clients, pool, .. } = self;
+        clients[index as usize].active.get_or_insert_with(|| pool.take())
+    }
+
+    /// Takes whole requests from the front of `buf` until one is cut or must wait. Answers how many bytes it took.
+    fn consume(&mut self, index: u32, buf: &[u8]) -> usize {
+        let mut spans = std::mem::take(&mut self.spans);
+        let mut at = 0;
+        while at < buf.len() {
+            let session = &mut self.clients[index as usize];
+            if session.deaf {
+                at = buf.len();
+                break;
+            }
+            let rest = &buf[at..];
+            let taken = match session.scanner.scan(rest, &mut spans, &self.settings.limits) {
+                Ok(Scanned::Request { len }) => self.admit(index, &rest[..len], &spans).map(|()| len),
+                Ok(Scanned::Inline { len }) => self.inline(index, &rest[..len]).map(|()| len),
+                Ok(Scanned::Skip { len }) => Ok(len),
+                Ok(Scanned::More { need }) => {
+                    self.activate(index).input_needed = need;
+                    break;
+                }
+                Err(error) => {
+                    self.protocol_error(index, error);
+                    Ok(rest.len())
+                }
+            };
+            match taken {
+                Ok(len) => at += len,
+                Err(pause) => {
+                    self.clients[index as usize].pause = Some(pause);
+                    break;
+                }
+            }
+        }
+        self.spans = spans;
+        at
+    }
+
+    /// An inline request is written as the multibulk that it means, and goes the same way.
+    fn inline(&mut self, index: u32, line: &[u8]) -> Result<(), Pause> {
+        match split_inline(line) {
+            Ok(arguments) if arguments.is_empty() => Ok(()),
+            Ok(arguments) => {
+                let mut frame = Vec::new();
+                let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+                encode::command(&mut frame, &arguments);
+                let spans = spans_of(&frame).expect("a request that was just written is whole");
+                self.admit(index, &frame, &spans)
+            }
+            Err(error) => {
+                self.protocol_error(index, error);
+                Ok(())
+            }
+        }
+    }
+
+    fn protocol_error(&mut self, index: u32, error: ProtocolError) {
+        self.counters.protocol_errors += 1;
+        if !error.is_silent() {
+            let seq = self.owe(index, State::Sent { lane: NONE }, None);
+            self.answer(index, seq, format!("-ERR Protocol error: {error}\r\n").as_bytes());
+        }
+        self.end_after_replies(index);
+    }
+
+    /// Nothing more is read from it; it is closed when all it is owed was written.
+    pub(super) fn end_after_replies(&mut self, index: u32) {
+        let session = &mut self.clients[index as usize];
+        session.deaf = true;
+        if session.ending == Ending::No {
+            session.ending = Ending::AfterReplies;
+        }
+        self.touch(index);
+    }
+
+    /// Owes the client one more reply. Answers its number.
+    #[inline]
+    pub(super) fn owe(&mut self, index: u32, state: State, slot: Option<Slot>) -> u32 {
+        let Engine { clients, pool, table, now, .. } = self;
+        let session = &mut clients[index as usize];
+        let silent = match session.reply_mode {
+            ReplyMode::On => false,
+            ReplyMode::Off => true,
+            ReplyMode::SkipNext => {
+                session.reply_mode = ReplyMode::On;
+                true
+            }
+        };
+        let active = session.active.get_or_insert_with(|| pool.take());
+        if active.replies.is_empty() {
+            session.map_version = table.version;
+            session.unsettled_until = session.head;
+        }
+        active.replies.push_back(Reply { state, slot: slot.map_or(NO_SLOT, Slot::get), silent, arrived: *now });
+        session.commands += 1;
+        session.head.wrapping_add(active.replies.len() as u32 - 1)
+    }
+
+    /// Owes one reply and gives it at once.
+    pub(super) fn reply_now(&mut self, index: u32, reply: &[u8]) {
+        let seq = self.owe(index, State::Sent { lane: NONE }, None);
+        self.answer(index, seq, reply);
+    }
+
+    /// Takes one request, or says why it must wait; then nothing of it has happened.
+    fn admit(&mut self, index: u32, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        let session = &mut self.clients[index as usize];
+        if session.owed() >= self.settings.pipeline_depth {
+            return Err(Pause::Depth);
+        }
+        if let Some(barrier) = session.barrier {
+            if (barrier.wrapping_sub(session.head) as i32) >= 0 {
+                return Err(Pause::Barrier);
+            }
+            session.barrier = None;
+        }
+        let Some(command) = command::lookup(spans[0].of(frame)) else {
+            return self.unknown(index, frame, spans);
+        };
+        let taken = match (command.class, command.keys) {
+            (Class::Keyed, Keys::First) if spans.len() > 1 => {
+                let slot = Slot::of(spans[1].of(frame));
+                self.send_single(index, command, slot, frame, false)
+            }
+            _ => self.carry_out(index, command, frame, spans),
+        };
+        if taken.is_ok() {
+            self.counters.requests += 1;
+            self.clients[index as usize].last_command = command.name;
+        }
+        taken
+    }
+
+    /// Everything that is not one plain key.
+    pub(super) fn carry_out(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        match command.class {
+            Class::Keyed => self.keyed(index, command, frame, spans),
+            Class::Split(kind) => self.split(index, command, kind, frame, spans),
+            Class::AllMasters(fan) => self.fan_out(index, command, fan, false, frame, spans),
+            Class::AllNodes(fan) => self.fan_out(index, command, fan, true, frame, spans),
+            Class::AnyNode => self.any_node(index, command, frame, spans),
+            Class::ScanCursor => self.scan(index, frame, spans),
+            Class::Local(local) => self.local(index, command, local, frame, spans),
+            Class::Container => self.container(index, command, frame, spans),
+            Class::Blocking => self.refuse(index, command, "blocking commands"),
+            Class::Transaction => self.refuse(index, command, "transactions"),
+            Class::PubSub => self.refuse(index, command, "subscriptions"),
+            Class::Blocked(reason) => {
+                let text = format!("-ERR proxy: '{}' is {reason}\r\n", command.name.to_ascii_lowercase());
+                self.reply_now(index, text.as_bytes());
+                Ok(())
+            }
+        }
+    }
+
+    fn container(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        match spans.get(1).and_then(|sub| command::lookup_sub(command, sub.of(frame))) {
+            Some(sub) => self.carry_out(index, sub, frame, spans),
+            // The server says itself what is wrong with it.
+            None => self.send_any(index, command, frame),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, index: u32, command: &'static Command, what: &str) -> Result<(), Pause> {
+        let text = format!("-ERR proxy: '{}' is refused: {what} are not supported yet\r\n", command.name.to_ascii_lowercase());
+        self.reply_now(index, text.as_bytes());
+        Ok(())
+    }
+
+    fn keyed(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        if command::blocks(command, frame, spans) {
+            return self.refuse(index, command, "blocking commands");
+        }
+        let mut keys = std::mem::take(&mut self.keys);
+        keys.clear();
+        let found = command::keys(command, frame, spans, &mut keys);
+        let slots = found.ok().and_then(|()| keys.split_first()).map(|(first, others)| {
+            let slot = Slot::of(spans[*first as usize].of(frame));
+            let stray = others.iter().find(|key| Slot::of(spans[**key as usize].of(frame)) != slot);
+            (slot, stray.is_some(), !others.is_empty())
+        });
+        self.keys = keys;
+        if command.flags.is_script() {
+            self.remember_script(frame, spans);
+        }
+        match slots {
+            Some((_, true, _)) => {
+                self.reply_now(index, b"-CROSSSLOT Keys in request don't hash to the same slot\r\n");
+                Ok(())
+            }
+            Some((slot, false, many)) => self.send_single(index, command, slot, frame, many),
+            None => self.send_ordered(index, command, Target::Any(self.any_slot(index)), frame),
+        }
+    }
+
+    fn any_node(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        match command.name {
+            // Messages of one channel keep their order when they take one way.
+            "PUBLISH" if spans.len() == 3 => self.send_ordered(index, command, Target::Any(Slot::of(spans[1].of(frame))), frame),
+            "CONFIG|GET" if spans.len() > 2 => self.one_part(index, frame, super::merge::Job::ConfigGet),
+            "COMMAND" if spans.len() == 1 => self.one_part(index, frame, super::merge::Job::CommandList { count_only: false }),
+            "COMMAND|COUNT" if spans.len() == 2 => self.count_commands(index),
+            _ => self.send_any(index, command, frame),
+        }
+    }
+
+    /// A request whose effect another node must not overtake: it waits for what this client has in flight elsewhere.
+    fn send_ordered(&mut self, index: u32, command: &'static Command, target: Target, frame: &[u8]) -> Result<(), Pause> {
+        let proto = self.clients[index as usize].proto;
+        let lane = self.resolve(target).and_then(|node| self.lane_to(node, proto, false).ok());
+        let elsewhere = self.clients[index as usize].active.as_ref().is_some_and(|active| {
+            active.replies.iter().any(|reply| !reply.is_finished() && !matches!(reply.state, State::Sent { lane: on } if Some(on) == lane))
+        });
+        if elsewhere {
+            return Err(Pause::Barrier);
+        }
+        self.send_to(index, command, target, frame)
+    }
+
+    /// To some master: the answer is the same from each, or it is the server's own error text.
+    pub(super) fn send_any(&mut self, index: u32, command: &'static Command, frame: &[u8]) -> Result<(), Pause> {
+        self.send_to(index, command, Target::Any(self.any_slot(index)), frame)
+    }
+
+    /// A slot that stands for "any master" for this client: always the same, so that what it sees there is one node's.
+    pub(super) fn any_slot(&self, index: u32) -> Slot {
+        let spread = self.clients[index as usize].public_id.wrapping_mul(0x9E37_79B9) >> 7;
+        Slot::new((spread % crate::cluster::SLOT_COUNT as u64) as u16).expect("taken modulo the number of slots")
+    }
+
+    fn send_to(&mut self, index: u32, _command: &'static Command, target: Target, frame: &[u8]) -> Result<(), Pause> {
+        let proto = self.clients[index as usize].proto;
+        match self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, false)) {
+            Ok(lane) if !self.has_room(lane) => self.wait_for_room(index, lane),
+            Ok(lane) => {
+                let seq = self.owe(index, State::Sent { lane }, None);
+                self.queue(lane, whole(index, seq), NONE, 0, |out| out.extend_from_slice(frame));
+                Ok(())
+            }
+            Err(_) => {
+                self.owe_held(index, target, proto, frame);
+                Ok(())
+            }
+        }
+    }
+
+    fn owe_held(&mut self, index: u32, target: Target, proto: Proto, frame: &[u8]) {
+        let seq = self.owe(index, State::Sent { lane: NONE }, target.slot());
+        let frame = self.whole.clone().unwrap_or_else(|| Bytes::copy_from_slice(frame));
+        self.hold_fresh(whole(index, seq), target, proto, 0, frame);
+    }
+
+    /// The request path's end: one slot, one lane.
+    #[inline]
+    pub(super) fn send_single(&mut self, index: u32, command: &'static Command, slot: Slot, frame: &[u8], many_keys: bool) -> Result<(), Pause> {
+        let session = &self.clients[index as usize];
+        let settled = session.owed() == 0 || session.is_settled(self.table.version);
+        if !settled || frame.len() >= LARGE_FRAME || many_keys {
+            return self.send_guarded(index, command, slot, frame, many_keys);
+        }
+        let proto = session.proto;
+        let lane = match self.table.owner(slot) {
+            Some(node) => self.lane_to(node, proto, false),
+            None => Err(NotNow::NoNode),
+        };
+        let Ok(lane) = lane else {
+            self.owe_held(index, Target::Slot(slot), proto, frame);
+            return Ok(());
+        };
+        if !self.has_room(lane) {
+            return self.wait_for_room(index, lane);
+        }
+        let seq = self.owe(index, State::Sent { lane }, Some(slot));
+        self.queue(lane, whole(index, seq), NONE, 0, |out| out.extend_from_slice(frame));
+        Ok(())
+    }
+
+    /// As `send_single`, where order has to be looked at first: unsettled sessions, bulk lanes, several keys of a moving slot.
+    fn send_guarded(&mut self, index: u32, _command: &'static Command, slot: Slot, frame: &[u8], many_keys: bool) -> Result<(), Pause> {
+        let bulk = frame.len() >= BULK_FRAME;
+        let alone = bulk || (many_keys && self.table.is_moving(slot, self.now));
+        if !self.settled(index) || alone {
+            self.nothing_unfinished(index, slot)?;
+        }
+        let target = Target::Slot(slot);
+        let proto = self.clients[index as usize].proto;
+        match self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, bulk)) {
+            Ok(lane) if !self.has_room(lane) => return self.wait_for_room(index, lane),
+            Ok(lane) => {
+                let seq = self.owe(index, State::Sent { lane }, Some(slot));
+                if frame.len() >= LARGE_FRAME {
+                    let frame = self.whole.clone().unwrap_or_else(|| Bytes::copy_from_slice(frame));
+                    self.queue_large(lane, whole(index, seq), NONE, 0, frame);
+                } else {
+                    self.queue(lane, whole(index, seq), NONE, 0, |out| out.extend_from_slice(frame));
+                }
+            }
+            Err(_) => self.owe_held(index, target, proto, frame),
+        }
+        if alone {
+            self.clients[index as usize].unsettle();
+        }
+        Ok(())
+    }
+
+    /// Whether the session may send without comparing slots; takes note of a map that changed under what is in flight.
+    pub(super) fn settled(&mut self, index: u32) -> bool {
+        let version = self.table.version;
+        let session = &mut self.clients[index as usize];
+        if session.owed() == 0 {
+            return true;
+        }
+        if session.map_version != version {
+            session.map_version = version;
+            session.unsettle();
+        }
+        session.is_settled(version)
+    }
+
+    /// Order (architecture, section 5): a request must not meet an unfinished one of its slot while its session is unsettled.
+    pub(super) fn nothing_unfinished(&self, index: u32, slot: Slot) -> Result<(), Pause> {
+        let Some(active) = self.clients[index as usize].active.as_ref() else { return Ok(()) };
+        let meets = active.replies.iter().any(|reply| match reply.state {
+            State::Sent { .. } | State::Waiting { .. } => reply.slot == slot.get(),
+            State::Merging { merge } => self.merges[merge as usize].parts.iter().any(|part| !part.is_finished() && part.slot() == slot.get()),
+            State::Parked { .. } | State::Whole(_) => false,
+        });
+        if meets { Err(Pause::Order) } else { Ok(()) }
+    }
+
+    /// Before a part is sent: its lane, if there is one, has room.
+    pub(super) fn lane_has_room(&mut self, index: u32, slot: Slot) -> Result<(), Pause> {
+        let proto = self.clients[index as usize].proto;
+        let Some(node) = self.table.owner(slot) else { return Ok(()) };
+        match self.table.node(node).lanes[proto as usize][0] {
+            NONE => Ok(()),
+            lane if self.has_room(lane) => Ok(()),
+            lane => self.wait_for_room(index, lane),
+        }
+    }
+
+    fn wait_for_room(&mut self, index: u32, lane: u32) -> Result<(), Pause> {
+        self.lanes[lane as usize].blocked.push(index);
+        Err(Pause::LaneFull)
+    }
+
+    /// A request that acts on all nodes goes alone: it waits for all that came before, and what follows waits for it.
+    pub(super) fn barrier(&mut self, index: u32) -> Result<(), Pause> {
+        if self.clients[index as usize].owed() > 0 { Err(Pause::Barrier) } else { Ok(()) }
+    }
+
+    /// What follows the reply that is owed last waits for it.
+    pub(super) fn raise_barrier(&mut self, index: u32) {
+        let session = &mut self.clients[index as usize];
+        session.barrier = Some(session.next_seq().wrapping_sub(1));
+    }
+
+    pub(super) fn local(&mut self, index: u32, command: &'static Command, local: Local, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        let arguments: Vec<&[u8]> = spans.iter().map(|span| span.of(frame)).collect();
+        self.answer_locally(index, command, local, &arguments, frame)
+    }
+}
+
+/// The ticket of a request that is the whole of its reply.
+pub(super) fn whole(client: u32, seq: u32) -> Ticket {
+    Ticket { client, seq, part: NONE }
+}
+
+/// Makes room for more of a cut request: all of it once much of it is here, else as the vector grows by itself.
+fn reserve(input: &mut Vec<u8>, needed: usize, more: usize) {
+    if input.len() >= RESERVE_WHOLE_FROM && needed > input.capacity() {
+        input.reserve_exact(needed - input.len());
+    } else {
+        input.reserve(more);
+    }
+}

@@ -1,0 +1,113 @@
+//! A lane: one connection to a node that many clients share. Requests go out in order, replies come back in order.
+
+use std::collections::VecDeque;
+
+use crate::resp::{Proto, ReplyScanner, encode};
+
+use super::{
+    ids::{Micros, NodeId, Ticket},
+    pipe::Pipe,
+    settings::Auth,
+};
+
+/// Bytes of a reply from which it is passed on piece by piece while it is still arriving. Smaller ones are delivered whole, so
+/// that a connection that breaks in the middle of one leaves nothing half told.
+pub const STREAM_FROM: usize = 64 * 1024;
+
+/// Where a lane stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneState {
+    /// The driver is connecting.
+    Dialing,
+    /// Connected; this many replies to the greeting are still to come.
+    Greeting(u8),
+    Open,
+}
+
+/// One request that was queued on a lane and is not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight {
+    pub ticket: Ticket,
+    /// Bytes in the pipe, of a small frame; a large one is counted by `large`.
+    pub len: u32,
+    /// The retry that holds the request's history, or `NONE` for a fresh one.
+    pub retry: u32,
+    /// Replies that come before the request's own and are of no interest: ASKING's, or those inside of a MULTI.
+    pub lead: u8,
+    pub large: bool,
+}
+
+/// What happens to the pieces of a reply that is being streamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Not streaming: the reply is collected in `carry` until it is whole.
+    No,
+    /// To the client's own pipe: its reply is the next that the client awaits.
+    Direct,
+    /// Collected, because the client awaits another reply first or it is one part of many.
+    Collect,
+    /// Nobody wants it: the client is gone or asked for silence.
+    Discard,
+}
+
+/// See the module's head.
+pub struct Lane {
+    pub node: NodeId,
+    pub proto: Proto,
+    pub bulk: bool,
+    pub state: LaneState,
+    pub greeting: Vec<u8>,
+    pub greeting_replies: u8,
+    pub pipe: Pipe,
+    pub queue: VecDeque<InFlight>,
+    pub scanner: ReplyScanner,
+    /// The beginning of a reply that is not whole yet.
+    pub carry: Vec<u8>,
+    /// How much of `carry` the scanner has taken; what follows is a header that was cut.
+    pub carry_scanned: usize,
+    pub stream: Stream,
+    /// The pieces of a reply that streams and cannot be passed on yet.
+    pub collected: Vec<u8>,
+    pub dirty: bool,
+    /// When bytes last came, or when the oldest request in flight was queued on an idle lane.
+    pub progress_us: Micros,
+    /// Clients whose reading pauses until this lane has room again.
+    pub blocked: Vec<u32>,
+}
+
+impl Lane {
+    pub fn new(node: NodeId, proto: Proto, bulk: bool, auth: Option<&Auth>, now: Micros) -> Self {
+        let mut greeting = Vec::new();
+        let mut replies = 0;
+        if let Some(auth) = auth {
+            let (user, password) = (auth.username.as_deref().map(str::as_bytes), auth.password.as_bytes());
+            match user {
+                Some(user) => encode::command(&mut greeting, &[b"AUTH", user, password]),
+                None => encode::command(&mut greeting, &[b"AUTH", password]),
+            }
+            replies += 1;
+        }
+        if proto == Proto::Resp3 {
+            encode::command(&mut greeting, &[b"HELLO", b"3"]);
+            replies += 1;
+        }
+        Lane {
+            node,
+            proto,
+            bulk,
+            state: LaneState::Dialing,
+            greeting,
+            greeting_replies: replies,
+            pipe: Pipe::default(),
+            queue: VecDeque::new(),
+            scanner: ReplyScanner::default(),
+            carry: Vec::new(),
+            carry_scanned: 0,
+            stream: Stream::No,
+            collected: Vec::new(),
+            dirty: false,
+            progress_us: now,
+            blocked: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Replies made of many: parts of a split command, answers of a fan-out, and the stages of the few commands that ask twice.
+
+use crate::{
+    cluster::Slot,
+    command::Fan,
+    resp::{Proto, View, encode, view},
+};
+
+use super::{
+    Engine,
+    ids::{NONE, Ticket},
+    scan_cursor::ScanJob,
+    send::Target,
+    session::{NO_SLOT, State},
+};
+
+/// One part: where it went, where it stands, and which keys it holds.
+#[derive(Debug)]
+pub struct Part {
+    pub target: Target,
+    /// `Sent`, `Waiting`, or `Parked` with its place in the merge's arena.
+    pub state: State,
+    /// Its keys are `order[first..first + count]` of the merge.
+    pub first: u32,
+    pub count: u32,
+}
+
+impl Part {
+    pub fn slot(&self) -> u16 {
+        self.target.slot().map_or(NO_SLOT, Slot::get)
+    }
+
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state, State::Parked { .. })
+    }
+}
+
+/// What the parts are for.
+#[derive(Debug)]
+pub enum Job {
+    /// Element i of the reply belongs to key i.
+    Mget,
+    /// PUBSUB SHARDNUMSUB: a channel and its count, in the order asked.
+    ShardNumsub,
+    /// The sum of the parts' integers.
+    Sum,
+    /// +OK when all parts say so.
+    AllOk,
+    /// The same command to many nodes, merged as its row says. `count` is SLOWLOG GET's.
+    Fan { fan: Fan, count: Option<i64> },
+    /// RANDOMKEY's first stage: how many keys each master has.
+    RandomKeySizes,
+    /// Its second: a key of one master; the others still to be asked should it have become empty.
+    RandomKey { others: Vec<Target> },
+    Info,
+    Scan(Box<ScanJob>),
+    /// COMMAND INFO of a name that the table does not hold.
+    Learn { frame: Vec<u8> },
+    /// COMMAND GETKEYS of a learned command whose keys move.
+    LearnKeys { frame: Vec<u8> },
+    /// One part whose reply is the reply.
+    Relay,
+    /// COMMAND without the commands that are refused; or only their count.
+    CommandList { count_only: bool },
+    /// CONFIG GET with what a standalone server would say.
+    ConfigGet,
+}
+
+/// See the module's head. Parts' replies are kept in one arena, in the order in which they come.
+#[derive(Debug)]
+pub struct Merge {
+    pub client: u32,
+    pub seq: u32,
+    pub proto: Proto,
+    pub job: Job,
+    pub parts: Vec<Part>,
+    pub left: u32,
+    arena: Vec<u8>,
+    /// The request's keys, as indexes, in the order of the parts.
+    pub order: Vec<u32>,
+}
+
+/// Merges kept for the next split command, with their buffers.
+const SPARE_MERGES: usize = 64;
+/// What a spare merge's arena may hold, in bytes.
+const SPARE_ARENA: usize = 64 * 1024;
+
+impl Merge {
+    pub fn reply(&self, part: usize) -> &[u8] {
+        match self.parts[part].state {
+            State::Parked { at, len } => &self.arena[at as usize..(at + len) as usize],
+            _ => &[],
+        }
+    }
+
+    fn take_reply(&mut self, part: u32, reply: &[u8]) {
+        let at = self.arena.len() as u32;
+        self.arena.extend_from_slice(reply);
+        self.parts[part as usize].state = State::Parked { at, len: reply.len() as u32 };
+        self.left -= 1;
+    }
+
+    /// The first part that failed, and how many did.
+    fn failure(&self) -> Option<(usize, usize)> {
+        let failed = |part: &usize| self.reply(*part).first() == Some(&b'-');
+        let first = (0..self.parts.len()).find(failed)?;
+        Some((first, (0..self.parts.len()).filter(failed).count()))
+    }
+
+    /// Forgets its parts: the next stage begins.
+    pub fn next_stage(&mut self, job: Job) {
+        self.job = job;
+        self.parts.clear();
+        self.arena.clear();
+        self.left = 0;
+    }
+
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.len()
+    }
+}
+
+impl Engine {
+    /// Opens a merge in the place of the reply that the client is owed last. Answers its index.
+    pub(super) fn open_merge(&mut self, client: u32, seq: u32, proto: Proto, job: Job) -> u32 {
+        let mut merge = self.spare_merges.pop().unwrap_or_else(|| Merge {
+            client,
+            seq,
+            proto,
+            job: Job::Sum,
+            parts: Vec::new(),
+            left: 0,
+            arena: Vec::new(),
+            order: Vec::new(),
+        });
+        (merge.client, merge.seq, merge.proto, merge.job) = (client, seq, proto, job);
+        let index = self.merges.insert(merge) as u32;
+        self.clients[client as usize].reply(seq).state = State::Merging { merge: index };
+        index
+    }
+
+    /// Adds one part and sends it.
+    pub(super) fn add_part(&mut self, merge: u32, target: Target, lead: u8, keys: (u32, u32), write: impl FnOnce(&mut Vec<u8>)) {
+        let entry = &mut self.merges[merge as usize];
+        let ticket = Ticket { client: entry.client, seq: entry.seq, part: entry.parts.len() as u32 };
+        entry.parts.push(Part { target, state: State::Sent { lane: NONE }, first: keys.0, count: keys.1 });
+        entry.left += 1;
+        let proto = entry.proto;
+        self.send_part(ticket, target, proto, lead, write);
+    }
+
+    /// Takes one part's reply; the last one finishes the merge.
+    pub(super) fn part_done(&mut self, ticket: Ticket, reply: &[u8]) {
+        let State::Merging { merge: index } = self.clients[ticket.client as usize].reply(ticket.seq).state else {
+            unreachable!("a part's reply belongs to a merge")
+        };
+        let merge = &mut self.merges[index as usize];
+        merge.take_reply(ticket.part, reply);
+        if merge.left == 0 {
+            self.finish_merge(index);
+        } else {
+            // A finished part may let a waiting one of the same client go on.
+            if self.clients[ticket.client as usize].waiting > 0 {
+                self.pump_later(ticket.client);
+            }
+        }
+    }
+
+    fn finish_merge(&mut self, index: u32) {
+        let mut merge = self.merges.remove(index as usize);
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        let finished = self.merged(&mut merge, &mut out);
+        if finished {
+            let (client, seq) = (merge.client, merge.seq);
+            if self.spare_merges.len() < SPARE_MERGES && merge.arena.capacity() <= SPARE_ARENA {
+                merge.next_stage(Job::Sum);
+                merge.order.clear();
+                self.spare_merges.push(merge);
+            }
+            self.deliver(Ticket { client, seq, part: NONE }, &out);
+        } else {
+            // The slab hands out the place that was just vacated, so the reply's state still names it.
+            let place = self.merges.insert(merge) as u32;
+            debug_assert_eq!(place, index);
+            self.next_stage(place);
+        }
+        if out.capacity() > SPARE_ARENA {
+            out = Vec::new();
+        }
+        self.scratch = out;
+    }
+
+    /// Builds the reply of a merge whose parts are all in. False: another stage follows.
+    fn merged(&mut self, merge: &mut Merge, out: &mut Vec<u8>) -> bool {
+        let tolerant = matches!(merge.job, Job::Fan { fan: Fan::OneSucceeded, .. } | Job::Learn { .. } | Job::LearnKeys { .. } | Job::Scan(_));
+        if !tolerant {
+            if let Some((first, failed)) = merge.failure() {
+                part_error(merge, first, failed, out);
+                return true;
+            }
+        }
+        match &merge.job {
+            Job::Mget => merged_mget(merge, out),
+            Job::ShardNumsub => merged_numsub(merge, out),
+            Job::Sum => encode::integer(out, (0..merge.parts.len()).map(|part| integer(merge.reply(part))).sum()),
+            Job::AllOk => encode::simple(out, b"OK"),
+            Job::Fan { fan, count } => {
+                let replies: Vec<&[u8]> = (0..merge.parts.len()).map(|part| merge.reply(part)).collect();
+                super::merge_replies::merge(*fan, merge.proto, &replies, *count, out);
+            }
+            Job::Relay => out.extend_from_slice(merge.reply(0)),
+            Job::Info => self.merged_info(merge, out),
+            Job::ConfigGet => super::persona::config_get(merge.reply(0), merge.proto, out),
+            Job::CommandList { count_only } => super::persona::command_list(merge.reply(0), *count_only, out),
+            Job::RandomKeySizes | Job::RandomKey { .. } => return self.merged_random_key(merge, out),
+            Job::Scan(_) => return self.merged_scan(merge, out),
+            Job::Learn { .. } | Job::LearnKeys { .. } => return self.merged_learn(merge, out),
+        }
+        true
+    }
+
+    fn next_stage(&mut self, index: u32) {
+        match self.merges[index as usize].job {
+            Job::RandomKey { .. } => self.random_key_stage(index),
+            Job::Scan(_) => self.scan_stage(index),
+            Job::Learn { .. } | Job::LearnKeys { .. } | Job::Relay => self.learn_stage(index),
+            _ => unreachable!("this job has one stage"),
+        }
+    }
+}
+
+/// One failed part fails the whole, in the part's own words and with its place.
+fn part_error(merge: &Merge, first: usize, failed: usize, out: &mut Vec<u8>) {
+    let error = merge.reply(first).trim_ascii_end();
+    out.extend_from_slice(error);
+    if merge.parts.len() > 1 {
+        let place = match merge.parts[first].target {
+            Target::Slot(slot) => format!("slot {}", slot.get()),
+            Target::Any(_) | Target::Node(_) => format!("node {} of {}", first + 1, merge.parts.len()),
+        };
+        out.extend_from_slice(format!(" (proxy: {failed} of {} parts failed, first {place})", merge.parts.len()).as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(super) fn integer(reply: &[u8]) -> i64 {
+    match view(reply) {
+        Some(View::Integer(value)) => value,
+        _ => 0,
+    }
+}
+
+/// Elements go to the places of their keys.
+fn merged_mget(merge: &Merge, out: &mut Vec<u8>) {
+    let mut places: Vec<&[u8]> = vec![&[]; merge.order.len()];
+    let mut complete = true;
+    for (number, part) in merge.parts.iter().enumerate() {
+        let keys = &merge.order[part.first as usize..(part.first + part.count) as usize];
+        let Some(View::Array(elements)) = view(merge.reply(number)) else {
+            // A part that was split into its keys is answered by the parts that took its place.
+            complete &= part.count == 0;
+            continue;
+        };
+        for (key, element) in keys.iter().zip(elements) {
+            places[*key as usize] = element;
+        }
+    }
+    if !complete || places.iter().any(|element| element.is_empty()) {
+        return out.extend_from_slice(b"-ERR proxy: a node answered MGET with something else than one element a key\r\n");
+    }
+    encode::array(out, places.len());
+    for element in places {
+        out.extend_from_slice(element);
+    }
+}
+
+fn merged_numsub(merge: &Merge, out: &mut Vec<u8>) {
+    let mut places: Vec<Vec<u8>> = vec![Vec::new(); merge.order.len()];
+    for (number, part) in merge.parts.iter().enumerate() {
+        let keys = &merge.order[part.first as usize..(part.first + part.count) as usize];
+        if let Some(View::Array(elements)) = view(merge.reply(number)) {
+            let elements: Vec<&[u8]> = elements.collect();
+            for (key, pair) in keys.iter().zip(elements.chunks_exact(2)) {
+                places[*key as usize] = pair.concat();
+            }
+        }
+    }
+    encode::array(out, places.len() * 2);
+    out.extend(places.concat());
+}

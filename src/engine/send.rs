@@ -1,0 +1,160 @@
+//! Sending: from a target to a lane, and a request onto it.
+
+use bytes::Bytes;
+
+use crate::{
+    cluster::Slot,
+    resp::{Proto, encode},
+};
+
+use super::{
+    Engine, Event,
+    ids::{LaneId, Micros, NONE, NodeId, Ticket},
+    lane::{InFlight, Lane, LaneState},
+    pipe::LARGE_FRAME,
+    pump::Retry,
+    session::State,
+};
+
+/// Frames from this size on take the node's bulk lane, so that they do not delay small ones behind them.
+pub const BULK_FRAME: usize = 64 * 1024;
+
+/// Where a request goes. A slot's or "any" node is looked up anew each time the request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The owner of this slot, which is the request's own.
+    Slot(Slot),
+    /// A request without a slot: any master will do, this slot's owner is taken.
+    Any(Slot),
+    /// One part of a fan-out: this node.
+    Node(NodeId),
+}
+
+impl Target {
+    pub fn slot(self) -> Option<Slot> {
+        match self {
+            Target::Slot(slot) => Some(slot),
+            Target::Any(_) | Target::Node(_) => None,
+        }
+    }
+}
+
+/// Why a request cannot be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotNow {
+    /// No owner is known, or the node has left the cluster: the next map may tell.
+    NoNode,
+    /// The node could not be reached; it is dialled again at this moment.
+    DialAfter(Micros),
+}
+
+impl Engine {
+    /// The node that a target means under the present map.
+    pub(super) fn resolve(&self, target: Target) -> Option<NodeId> {
+        match target {
+            Target::Slot(slot) | Target::Any(slot) => self.table.owner(slot),
+            Target::Node(node) => self.table.nodes.get(usize::from(node.0)).filter(|entry| entry.in_map).map(|_| node),
+        }
+    }
+
+    /// The lane to a node, dialled if need be.
+    pub(super) fn lane_to(&mut self, node: NodeId, proto: Proto, bulk: bool) -> Result<u32, NotNow> {
+        let now = self.now;
+        let entry = self.table.node(node);
+        let place = &mut entry.lanes[proto as usize][usize::from(bulk)];
+        if *place != NONE {
+            return Ok(*place);
+        }
+        if entry.dial_after_us > now {
+            return Err(NotNow::DialAfter(entry.dial_after_us));
+        }
+        let lane = Lane::new(node, proto, bulk, self.settings.auth.as_ref(), now);
+        let index = self.lanes.insert(lane) as u32;
+        *place = index;
+        self.events.push_back(Event::Dial { lane: LaneId(index), addr: entry.addr.clone() });
+        Ok(index)
+    }
+
+    /// Queues one request on a lane. `write` appends its bytes; `lead` replies come before its own.
+    #[inline]
+    pub(super) fn queue(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let lane = &mut self.lanes[lane_index as usize];
+        if lane.queue.is_empty() {
+            lane.progress_us = self.now;
+        }
+        let before = lane.pipe.small().len();
+        write(lane.pipe.small());
+        let len = (lane.pipe.small().len() - before) as u32;
+        lane.queue.push_back(InFlight { ticket, len, retry, lead, large: false });
+        if !lane.dirty {
+            lane.dirty = true;
+            self.dirty_lanes.push(LaneId(lane_index));
+        }
+    }
+
+    /// As `queue`, for a large frame that is not copied.
+    pub(super) fn queue_large(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u8, frame: Bytes) {
+        self.queue(lane_index, ticket, retry, lead, |_| {});
+        let lane = &mut self.lanes[lane_index as usize];
+        lane.pipe.push_large(frame);
+        lane.queue.back_mut().expect("just queued").large = true;
+    }
+
+    /// Sends a held request to a lane, behind ASKING if it must be.
+    pub(super) fn queue_retry(&mut self, lane_index: u32, retry_index: u32, asking: bool) {
+        let retry = &self.retries[retry_index as usize];
+        let (ticket, frame, lead) = (retry.ticket, retry.frame.clone(), retry.lead + u8::from(asking));
+        if frame.len() >= LARGE_FRAME && !asking {
+            self.queue_large(lane_index, ticket, retry_index, lead, frame);
+        } else {
+            self.queue(lane_index, ticket, retry_index, lead, |out| {
+                if asking {
+                    encode::command(out, &[b"ASKING"]);
+                }
+                out.extend_from_slice(&frame);
+            });
+        }
+    }
+
+    /// Sends one part of a reply, or holds it until it can be sent.
+    pub(super) fn send_part(&mut self, ticket: Ticket, target: Target, proto: Proto, lead: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let lane = self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, false));
+        match lane {
+            Ok(lane) => {
+                self.queue(lane, ticket, NONE, lead, write);
+                self.set_state(ticket, State::Sent { lane });
+            }
+            Err(_) => {
+                let mut frame = Vec::new();
+                write(&mut frame);
+                self.hold_fresh(ticket, target, proto, lead, frame.into());
+            }
+        }
+    }
+
+    /// A request that could not be sent yet waits with its own copy of its bytes.
+    pub(super) fn hold_fresh(&mut self, ticket: Ticket, target: Target, proto: Proto, lead: u8, frame: Bytes) {
+        let arrived = self.clients[ticket.client as usize].reply(ticket.seq).arrived;
+        let retry = Retry::new(ticket, frame, target, proto, lead, arrived + self.settings.retry_deadline_us);
+        self.hold(retry);
+    }
+
+    /// Where the reply or part that a ticket names stands now.
+    pub(super) fn set_state(&mut self, ticket: Ticket, state: State) {
+        let reply = self.clients[ticket.client as usize].reply(ticket.seq);
+        match reply.state {
+            State::Merging { merge } if ticket.part != NONE => self.merges[merge as usize].parts[ticket.part as usize].state = state,
+            _ => reply.state = state,
+        }
+    }
+
+    /// Whether clients may queue more on this lane.
+    pub(super) fn has_room(&self, lane_index: u32) -> bool {
+        self.lanes[lane_index as usize].pipe.held() <= self.settings.lane_buffer_max
+    }
+
+    /// What the driver writes next on this lane.
+    pub(super) fn lane_may_write(lane: &Lane) -> bool {
+        lane.state == LaneState::Open
+    }
+}

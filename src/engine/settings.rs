@@ -1,0 +1,62 @@
+//! What the engine is told once, at its start.
+
+use crate::resp::Limits;
+
+use super::ids::Micros;
+
+/// The engine's share of the configuration, resolved.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a request may be held, redirected and sent again before its client gets an error.
+    pub retry_deadline_us: Micros,
+    /// Resends allowed per hundred fresh requests.
+    pub retry_budget_percent: u64,
+    /// Resends allowed per second whatever the traffic, so that a quiet proxy still heals.
+    pub retry_floor_per_second: u64,
+    pub limits: Limits,
+    /// Replies owed to one client before its reading pauses.
+    pub pipeline_depth: usize,
+    /// Bytes of replies kept for one client that does not read, before it is cut off.
+    pub output_buffer_max: usize,
+    /// Bytes queued or in flight on one lane before its clients' reading pauses.
+    pub lane_buffer_max: usize,
+    /// A client that is silent for so long is cut off; 0 = never.
+    pub idle_timeout_us: Micros,
+    /// A lane with requests in flight that is silent for so long is given up.
+    pub node_timeout_us: Micros,
+    /// Written first on each lane: AUTH of the proxy's account, if one is configured.
+    pub auth: Option<Auth>,
+    /// TCP port shown in INFO, 0 when the proxy listens on unix sockets only.
+    pub tcp_port: u16,
+}
+
+/// The account that lanes use.
+#[derive(Clone)]
+pub struct Auth {
+    pub username: Option<String>,
+    pub password: String,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Auth {{ username: {:?}, password: *** }}", self.username)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            retry_deadline_us: 10_000_000,
+            retry_budget_percent: 100,
+            retry_floor_per_second: 1000,
+            limits: Limits::default(),
+            pipeline_depth: 1024,
+            output_buffer_max: 1 << 30,
+            lane_buffer_max: 64 << 20,
+            idle_timeout_us: 0,
+            node_timeout_us: 60_000_000,
+            auth: None,
+            tcp_port: 0,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A worker's route table: its own copy of the slot map, patched by what redirects teach between two refreshes.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::cluster::{Addr, SLOT_COUNT, Slot, SlotMap};
+
+use super::ids::{Micros, NONE, NodeId};
+
+/// How long a slot counts as moving after the last sign of it, unless the map says so itself: longer than a slot's keys usually
+/// take, and the only cost of being wrong is that multi-key commands of one client on it go one at a time.
+const MOVING_US: Micros = 5_000_000;
+
+/// Waits between dials of a node that cannot be reached: short first, because a failover is a matter of a second.
+const DIAL_WAIT_MIN_US: Micros = 10_000;
+const DIAL_WAIT_MAX_US: Micros = 500_000;
+
+/// No owner known.
+const NO_NODE: u16 = u16::MAX;
+
+/// A node as a worker sees it: where it is, and the lanes to it. `lanes[proto][bulk]`.
+pub struct NodeEntry {
+    pub id: Arc<str>,
+    pub addr: Addr,
+    pub lanes: [[u32; 2]; 2],
+    pub in_map: bool,
+    pub master: bool,
+    pub failed: bool,
+    pub cursor_has_slot: bool,
+    dial_wait_us: Micros,
+    /// No dial before this moment.
+    pub dial_after_us: Micros,
+}
+
+impl NodeEntry {
+    fn new(id: Arc<str>, addr: Addr) -> Self {
+        NodeEntry {
+            id,
+            addr,
+            lanes: [[NONE; 2]; 2],
+            in_map: true,
+            master: true,
+            failed: false,
+            cursor_has_slot: false,
+            dial_wait_us: 0,
+            dial_after_us: 0,
+        }
+    }
+
+    pub fn dial_failed(&mut self, now: Micros) {
+        self.dial_wait_us = (self.dial_wait_us * 2).clamp(DIAL_WAIT_MIN_US, DIAL_WAIT_MAX_US);
+        self.dial_after_us = now + self.dial_wait_us;
+    }
+
+    pub fn dial_succeeded(&mut self) {
+        (self.dial_wait_us, self.dial_after_us) = (0, 0);
+    }
+
+    fn has_lanes(&self) -> bool {
+        self.lanes.iter().flatten().any(|lane| *lane != NONE)
+    }
+}
+
+struct Patch {
+    node: NodeId,
+    at: Micros,
+}
+
+/// See the module's head.
+pub struct Table {
+    pub map: Option<Arc<SlotMap>>,
+    /// Counts every change of an owner; sessions compare it with the version that they last sent under.
+    pub version: u32,
+    pub nodes: Vec<NodeEntry>,
+    owners: Box<[u16]>,
+    patches: FxHashMap<u16, Patch>,
+    /// Slots seen on the move, and when that was last seen.
+    moving: FxHashMap<u16, Micros>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table {
+            map: None,
+            version: 0,
+            nodes: Vec::new(),
+            owners: vec![NO_NODE; SLOT_COUNT].into_boxed_slice(),
+            patches: FxHashMap::default(),
+            moving: FxHashMap::default(),
+        }
+    }
+}
+
+impl Table {
+    #[inline]
+    pub fn owner(&self, slot: Slot) -> Option<NodeId> {
+        match self.owners[usize::from(slot.get())] {
+            NO_NODE => None,
+            node => Some(NodeId(node)),
+        }
+    }
+
+    pub fn node(&mut self, node: NodeId) -> &mut NodeEntry {
+        &mut self.nodes[usize::from(node.0)]
+    }
+
+    /// Takes over a published map. Patches that are younger than the map's questions stay. Answers whether an owner changed.
+    pub fn publish(&mut self, map: Arc<SlotMap>) -> bool {
+        for node in &mut self.nodes {
+            node.in_map = false;
+        }
+        let places: Vec<NodeId> = map.nodes.iter().map(|node| self.enter(node)).collect();
+        self.patches.retain(|_, patch| patch.at > map.asked_at_us);
+        let mut changed = false;
+        for (number, owner) in self.owners.iter_mut().enumerate() {
+            let slot = number as u16;
+            let published = Slot::new(slot).and_then(|slot| map.owner(slot)).map_or(NO_NODE, |index| places[usize::from(index)].0);
+            let next = self.patches.get(&slot).map_or(published, |patch| patch.node.0);
+            changed |= *owner != next;
+            *owner = next;
+        }
+        for open in &map.open_slots {
+            self.moving.insert(open.slot.get(), map.asked_at_us);
+        }
+        self.moving.retain(|_, seen| *seen + MOVING_US > map.asked_at_us);
+        self.map = Some(map);
+        self.version = self.version.wrapping_add(u32::from(changed));
+        changed
+    }
+
+    fn enter(&mut self, node: &crate::cluster::Node) -> NodeId {
+        let place = self
+            .nodes
+            .iter()
+            .position(|entry| entry.id == node.id && entry.addr == node.addr)
+            .or_else(|| self.nodes.iter().position(|entry| !entry.in_map && !entry.has_lanes() && !self.patched_to(entry)))
+            .unwrap_or_else(|| {
+                self.nodes.push(NodeEntry::new(node.id.clone(), node.addr.clone()));
+                self.nodes.len() - 1
+            });
+        let entry = &mut self.nodes[place];
+        if entry.id != node.id || entry.addr != node.addr {
+            *entry = NodeEntry::new(node.id.clone(), node.addr.clone());
+        }
+        entry.in_map = true;
+        entry.failed = node.failed;
+        entry.master = node.is_master();
+        entry.cursor_has_slot = node.cursor_has_slot;
+        NodeId(place as u16)
+    }
+
+    fn patched_to(&self, entry: &NodeEntry) -> bool {
+        self.patches.values().any(|patch| self.nodes[usize::from(patch.node.0)].addr == entry.addr)
+    }
+
+    /// A MOVED taught a slot's owner.
+    pub fn patch(&mut self, slot: Slot, node: NodeId, now: Micros) {
+        let owner = &mut self.owners[usize::from(slot.get())];
+        self.patches.insert(slot.get(), Patch { node, at: now });
+        if *owner != node.0 {
+            *owner = node.0;
+            self.version = self.version.wrapping_add(1);
+        }
+    }
+
+    /// The node that the map knows under this address, in any of its spellings.
+    pub fn find(&self, addr: &Addr) -> Option<NodeId> {
+        let map = self.map.as_ref()?;
+        let node = &map.nodes[usize::from(map.find_addr(addr)?)];
+        self.nodes.iter().position(|entry| entry.in_map && entry.id == node.id && entry.addr == node.addr).map(|place| NodeId(place as u16))
+    }
+
+    pub fn mark_moving(&mut self, slot: Slot, now: Micros) {
+        self.moving.insert(slot.get(), now);
+    }
+
+    #[inline]
+    pub fn is_moving(&self, slot: Slot, now: Micros) -> bool {
+        !self.moving.is_empty() && self.moving.get(&slot.get()).is_some_and(|seen| seen + MOVING_US > now)
+    }
+
+    /// All masters that the map holds, those without slots too: an importing one may hold keys already.
+    pub fn masters(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.iter().enumerate().filter(|(_, node)| node.in_map && node.master && !node.failed).map(|(place, _)| NodeId(place as u16))
+    }
+
+    /// All nodes of the map that are not known to have failed.
+    pub fn all(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.iter().enumerate().filter(|(_, node)| node.in_map && !node.failed).map(|(place, _)| NodeId(place as u16))
+    }
+
+    /// Masters that own a slot, in the order of their lowest one.
+    pub fn owners(&self) -> Vec<NodeId> {
+        let mut seen = vec![false; self.nodes.len()];
+        let mut owners = Vec::new();
+        for owner in self.owners.iter().filter(|owner| **owner != NO_NODE) {
+            if !std::mem::replace(&mut seen[usize::from(*owner)], true) {
+                owners.push(NodeId(*owner));
+            }
+        }
+        owners
+    }
+}
