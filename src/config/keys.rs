@@ -1,0 +1,314 @@
+//! The one table of every configuration key. Reading files, `--set` and environment names, the output of
+//! `check-config` and `config.toml` itself are all driven from it: a new key is one row and one field.
+
+use std::time::Duration;
+
+use super::kind::Kind;
+use super::mistake::Mistake;
+use super::resolved::{Config, LogFormat, LogLevel};
+use super::units::{GB, KB};
+use super::written::{Source, Value};
+
+/// One configuration key.
+pub struct Key {
+    /// `section.name`, as in `--set` and in a file's `[section]`.
+    pub name: &'static str,
+    /// What it accepts, with the field of [`Config`] that holds it.
+    pub kind: Kind,
+    /// As one would write it after `--set NAME=`; empty for no value.
+    pub default: &'static str,
+    /// What the value counts or measures, for the reader; empty where the kind says it all.
+    pub unit: &'static str,
+    pub reload: Reload,
+    /// What the key does and why the default is what it is, in whole sentences.
+    pub meaning: &'static str,
+}
+
+/// When a changed value takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// It is read once, at the start.
+    Restart,
+    /// It can be changed while the proxy runs.
+    Live,
+}
+
+impl Key {
+    /// The key's environment variable: `KEYWAY_PROXY_LISTEN` for `proxy.listen`.
+    pub fn environment_name(&self) -> String {
+        format!("{ENVIRONMENT_PREFIX}{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// `proxy` of `proxy.listen`.
+    pub fn section(&self) -> &'static str {
+        self.split_name().0
+    }
+
+    /// `listen` of `proxy.listen`.
+    pub fn short_name(&self) -> &'static str {
+        self.split_name().1
+    }
+
+    pub(super) fn default_value(&self) -> Value {
+        Value::Untyped(self.default.to_owned())
+    }
+
+    /// Puts a written value into its field, or says everything that is wrong with it.
+    pub(super) fn set(&self, config: &mut Config, value: &Value, source: &Source) -> Result<(), Vec<Mistake>> {
+        let wrong = |found| Mistake::wrong_value(self, found);
+        self.kind.set(config, value, source).map_err(|found| found.into_iter().map(wrong).collect())
+    }
+
+    /// The value as it would stand in a file (TOML), secrets hidden.
+    pub fn show(&self, config: &Config) -> String {
+        self.kind.show(config)
+    }
+
+    fn split_name(&self) -> (&'static str, &'static str) {
+        // A test holds every row to this form.
+        self.name.split_once('.').unwrap_or(("", self.name))
+    }
+}
+
+/// What every environment variable of ours begins with.
+pub const ENVIRONMENT_PREFIX: &str = "KEYWAY_";
+
+/// In the order in which `config.toml` and `check-config` show them.
+pub static KEYS: &[Key] = &[
+    Key {
+        name: "proxy.listen",
+        kind: Kind::Listen { field: |config| &mut config.proxy.listen },
+        default: "127.0.0.1:6380",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Where clients connect. The default is open to this machine only, because a proxy that \
+                  holds a password of the cluster hands out what the password protects; 0.0.0.0:6380 \
+                  opens it to every network.",
+    },
+    Key {
+        name: "proxy.workers",
+        kind: Kind::Count { range: 0..=1024, field: |config| &mut config.proxy.workers },
+        default: "0",
+        unit: "threads",
+        reload: Reload::Restart,
+        meaning: "Worker threads, each with its own clients and its own connections to the nodes. 0 is one \
+                  per core.",
+    },
+    Key {
+        name: "cluster.seeds",
+        kind: Kind::Hosts { field: |config| &mut config.cluster.seeds },
+        default: "127.0.0.1:6379",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Nodes that are asked for the cluster's layout; one that answers is enough. Names are \
+                  resolved anew for every attempt. The default is the port of every Redis, so that a proxy \
+                  beside a node needs no configuration.",
+    },
+    Key {
+        name: "cluster.username",
+        kind: Kind::Name { field: |config| &mut config.cluster.username },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The ACL user that the proxy logs in to the nodes as. Empty is the default user.",
+    },
+    Key {
+        name: "cluster.password",
+        kind: Kind::Secret { field: |config| &mut config.cluster.password },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The password for the nodes; empty when they ask for none. It is never shown. Prefer the \
+                  environment variable: a command line can be read by every user of the machine.",
+    },
+    Key {
+        name: "cluster.address_map",
+        kind: Kind::AddressMap { field: |config| &mut config.cluster.address_map },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Where to dial nodes that announce addresses the proxy cannot reach (NAT, Docker, \
+                  Kubernetes): 10.0.0.1:6379=127.0.0.1:7001 for one node, 10.0.0.1=db.example for all \
+                  nodes of a host, on their own ports.",
+    },
+    Key {
+        name: "cluster.refresh_interval",
+        kind: Kind::Duration { range: Duration::from_millis(100)..=HOUR, field: |config| &mut config.cluster.refresh_interval },
+        default: "10s",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "How often the layout is asked for when nothing calls for it. A redirect or a lost \
+                  connection asks at once; the interval is for what neither tells, such as a new replica.",
+    },
+    Key {
+        name: "admin.listen",
+        kind: Kind::Listen { field: |config| &mut config.admin.listen },
+        default: "127.0.0.1:6390",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Where operators connect (redis-cli -p 6390, then PROXY HELP). Loopback addresses and unix \
+                  sockets only, since it asks for no password. An empty list turns it off.",
+    },
+    Key {
+        name: "retry.deadline",
+        kind: Kind::Duration {
+            range: Duration::from_millis(10)..=Duration::from_secs(600),
+            field: |config| &mut config.retry.deadline,
+        },
+        default: "10s",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "How long a request may wait for redirects, slot moves and failovers to pass before its \
+                  client sees an error. The default is longer than a failover with a node timeout of 5s.",
+    },
+    Key {
+        name: "retry.budget",
+        kind: Kind::Count { range: 0..=1000, field: |config| &mut config.retry.budget_per_hundred },
+        default: "100",
+        unit: "resends per hundred fresh requests",
+        reload: Reload::Restart,
+        meaning: "How many resends a worker may make for every hundred fresh requests, so that a broken \
+                  cluster is not stormed: by default its load at most doubles.",
+    },
+    Key {
+        name: "retry.budget_floor",
+        kind: Kind::Count { range: 0..=1_000_000, field: |config| &mut config.retry.budget_floor_per_second },
+        default: "1000",
+        unit: "resends per second and worker",
+        reload: Reload::Restart,
+        meaning: "Resends a worker may make in any second, however little fresh traffic there is. The \
+                  default is about a hundredth of what one node answers in a second.",
+    },
+    Key {
+        name: "limits.clients",
+        kind: Kind::Count { range: 1..=1_000_000, field: |config| &mut config.limits.clients },
+        default: "20000",
+        unit: "connections",
+        reload: Reload::Restart,
+        meaning: "Clients connected at once, over all listeners; one more is refused with Redis's own error. \
+                  The default is twice a server's own maxclients, because one proxy stands before several. \
+                  Each needs a file descriptor (ulimit -n).",
+    },
+    Key {
+        name: "limits.query_buffer",
+        kind: Kind::Size { range: 64 * KB..=2 * GB, field: |config| &mut config.limits.query_buffer_bytes },
+        default: "1gb",
+        unit: "per client",
+        reload: Reload::Restart,
+        meaning: "The largest request, all its arguments together; a client that sends more is \
+                  disconnected. Redis's client-query-buffer-limit has the same default.",
+    },
+    Key {
+        name: "limits.output_buffer",
+        kind: Kind::Size { range: 64 * KB..=64 * GB, field: |config| &mut config.limits.output_buffer_bytes },
+        default: "1gb",
+        unit: "per client",
+        reload: Reload::Restart,
+        meaning: "Replies that wait for a client to read them; a client that lets more pile up is \
+                  disconnected. The default lets the largest value through, twice over.",
+    },
+    Key {
+        name: "limits.bulk_len",
+        kind: Kind::Size { range: KB..=GB, field: |config| &mut config.limits.bulk_len_bytes },
+        default: "512mb",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The longest single argument. The default is Redis's proto-max-bulk-len; keep the two equal.",
+    },
+    Key {
+        name: "limits.pipeline_depth",
+        kind: Kind::Count { range: 1..=1_000_000, field: |config| &mut config.limits.pipeline_depth },
+        default: "1024",
+        unit: "requests in flight per client",
+        reload: Reload::Restart,
+        meaning: "Requests of one client in flight at once. A deeper pipeline is no error: the proxy reads on \
+                  as replies come. The default keeps a node busy and one client's share of memory small.",
+    },
+    Key {
+        name: "limits.lane_buffer",
+        kind: Kind::Size { range: 64 * KB..=64 * GB, field: |config| &mut config.limits.lane_buffer_bytes },
+        default: "64mb",
+        unit: "per node connection",
+        reload: Reload::Restart,
+        meaning: "Request bytes that one connection to a node may hold, unsent and unanswered together. Beyond \
+                  it the clients that use it are read more slowly. A larger single request still passes, alone.",
+    },
+    Key {
+        name: "limits.scripts",
+        kind: Kind::Size { range: 0..=64 * GB, field: |config| &mut config.limits.scripts_bytes },
+        default: "64mb",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Script bodies remembered, so that an EVALSHA that meets a node without the script still \
+                  succeeds. The least recently used go first; 0 remembers none.",
+    },
+    Key {
+        name: "timeouts.dial",
+        kind: Kind::Duration { range: MILLISECOND..=Duration::from_secs(60), field: |config| &mut config.timeouts.dial },
+        default: "1s",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "How long connecting to a node may take, login included. Shorter than retry.deadline, so \
+                  that there is time left to try another.",
+    },
+    Key {
+        name: "timeouts.idle",
+        kind: Kind::DurationOrOff { range: SECOND..=YEAR, field: |config| &mut config.timeouts.idle },
+        default: "0",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "A client that sends nothing for so long and waits for nothing is disconnected. 0 is never, as in \
+                  Redis: legacy clients with pools take a closed connection for a failure.",
+    },
+    Key {
+        name: "timeouts.keepalive",
+        kind: Kind::DurationOrOff { range: SECOND..=HOUR, field: |config| &mut config.timeouts.keepalive },
+        default: "5m",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "After so much silence TCP asks whether the client's machine is still there. 0 does not ask. \
+                  Redis's tcp-keepalive has the same default.",
+    },
+    Key {
+        name: "timeouts.node",
+        kind: Kind::Duration { range: Duration::from_millis(100)..=HOUR, field: |config| &mut config.timeouts.node },
+        default: "1m",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "A connection to a node that has requests in flight and is silent for so long is cut. Longer than \
+                  the longest script or command you run: a node that is busy with one is silent too.",
+    },
+    Key {
+        name: "log.level",
+        kind: Kind::Choice {
+            of: &["error", "warn", "info", "debug", "trace"],
+            set: |config, index| config.log.level = LogLevel::ALL[index],
+            get: |config| config.log.level as usize,
+        },
+        default: "info",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "How much is logged, on standard error. No level logs keys, values or passwords.",
+    },
+    Key {
+        name: "log.format",
+        kind: Kind::Choice {
+            of: &["text", "json"],
+            set: |config, index| config.log.format = LogFormat::ALL[index],
+            get: |config| config.log.format as usize,
+        },
+        default: "text",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "text is for people; json is one object a line, for log collectors.",
+    },
+];
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}

@@ -1,0 +1,164 @@
+//! The configuration as resolved: every field a value that needs no further check.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::address::{AddressRule, HostPort, ListenAddr};
+use super::keys::KEYS;
+use super::secret::Secret;
+use super::written::Source;
+
+/// The whole configuration. What each field means, its default and its range stand in the table of
+/// [`keys`](super::keys); a field's name here is its key's name, with the unit added.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub proxy: Proxy,
+    pub cluster: Cluster,
+    pub admin: Admin,
+    pub retry: Retry,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub log: Log,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proxy {
+    /// At least one.
+    pub listen: Vec<ListenAddr>,
+    /// As configured, 0 meaning one per core; see [`Proxy::worker_count`].
+    pub workers: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// At least one. Names are resolved whenever they are dialled.
+    pub seeds: Vec<HostPort>,
+    /// Never without a password.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// In the order written; see [`map_address`](super::map_address).
+    pub address_map: Vec<AddressRule>,
+    pub refresh_interval: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Loopback addresses and unix sockets only; may be empty.
+    pub listen: Vec<ListenAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    pub deadline: Duration,
+    /// Resends allowed per hundred fresh requests.
+    pub budget_per_hundred: usize,
+    /// Resends allowed per second and worker, however little fresh traffic there is.
+    pub budget_floor_per_second: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    pub clients: usize,
+    /// Per client; larger than `bulk_len_bytes`.
+    pub query_buffer_bytes: usize,
+    /// Per client.
+    pub output_buffer_bytes: usize,
+    pub bulk_len_bytes: usize,
+    /// Requests in flight per client.
+    pub pipeline_depth: usize,
+    /// Unsent and unanswered request bytes per node connection.
+    pub lane_buffer_bytes: usize,
+    pub scripts_bytes: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeouts {
+    /// Shorter than `retry.deadline`.
+    pub dial: Duration,
+    /// `None`: clients may be idle for ever.
+    pub idle: Option<Duration>,
+    /// `None`: no keepalive probes. Whole seconds.
+    pub keepalive: Option<Duration>,
+    pub node: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogLevel {
+    /// In the order of the names of `log.level`.
+    pub(super) const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+}
+
+impl LogFormat {
+    /// In the order of the names of `log.format`.
+    pub(super) const ALL: [Self; 2] = [Self::Text, Self::Json];
+}
+
+impl Proxy {
+    /// How many workers to start: as configured, or one per core that this process may use (1 when the
+    /// system does not say).
+    pub fn worker_count(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.workers).unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+    }
+}
+
+impl Default for Config {
+    /// The defaults of the table of keys.
+    fn default() -> Self {
+        let mut config = blank();
+        for key in KEYS {
+            // The table is ours: a default that its own kind refuses is a mistake in this program.
+            key.set(&mut config, &key.default_value(), &Source::Default)
+                .unwrap_or_else(|mistakes| panic!("{} refuses its default: {mistakes:?}", key.name));
+        }
+        config
+    }
+}
+
+/// Every field is overwritten by the default of its key.
+fn blank() -> Config {
+    Config {
+        proxy: Proxy { listen: Vec::new(), workers: 0 },
+        cluster: Cluster {
+            seeds: Vec::new(),
+            username: None,
+            password: None,
+            address_map: Vec::new(),
+            refresh_interval: Duration::ZERO,
+        },
+        admin: Admin { listen: Vec::new() },
+        retry: Retry { deadline: Duration::ZERO, budget_per_hundred: 0, budget_floor_per_second: 0 },
+        limits: Limits {
+            clients: 0,
+            query_buffer_bytes: 0,
+            output_buffer_bytes: 0,
+            bulk_len_bytes: 0,
+            pipeline_depth: 0,
+            lane_buffer_bytes: 0,
+            scripts_bytes: 0,
+        },
+        timeouts: Timeouts { dial: Duration::ZERO, idle: None, keepalive: None, node: Duration::ZERO },
+        log: Log { level: LogLevel::Info, format: LogFormat::Text },
+    }
+}
