@@ -70,6 +70,11 @@ impl ReplyScanner {
         let mut left = if at_start { 1 } else { self.values_left };
         while left > 0 && self.bulk_left == 0 {
             let rest = &buf[used..];
+            if let Some(len) = short_bulk_len(rest) {
+                used += len;
+                left -= 1;
+                continue;
+            }
             match value(rest)? {
                 Value::Whole(len) => {
                     used += len;
@@ -141,23 +146,24 @@ pub(super) fn values_len(buf: &[u8], count: u64) -> Option<usize> {
     }
 }
 
+/// The size of the value at the start of `rest` if it is a whole bulk of less than 1000 bytes, as most are.
+#[inline(always)]
+fn short_bulk_len(rest: &[u8]) -> Option<usize> {
+    let Some([b'$', line @ ..]) = rest.first_chunk::<6>() else {
+        return None;
+    };
+    let (len, head) = header::short_number(line)?;
+    let end = 1 + head + len;
+    (rest.get(end..end + 2)? == b"\r\n").then_some(end + 2)
+}
+
 /// What begins at the start of `rest`.
-#[inline]
 fn value(rest: &[u8]) -> Result<Value, ReplyError> {
     let Some((&kind, line)) = rest.split_first() else {
         return Ok(Value::Cut);
     };
     match kind {
-        b'$' | b'*' => {
-            if let Some((count, head)) = header::short_number(line) {
-                return Ok(match kind {
-                    b'$' => Value::Bulk(1 + head, count as u64),
-                    _ => Value::Aggregate(1 + head, count as u64, false),
-                });
-            }
-            sized(kind, line)
-        }
-        b'=' | b'!' | b'%' | b'~' | b'>' | b'|' => sized(kind, line),
+        b'$' | b'*' | b'=' | b'!' | b'%' | b'~' | b'>' | b'|' => sized(kind, line),
         b'+' | b'-' => whole_line(line, TEXT_LEN_MAX),
         b':' | b'_' | b',' | b'#' | b'(' => whole_line(line, LINE_LEN_MAX),
         _ => Err(ReplyError::UnknownType(kind)),
@@ -189,12 +195,18 @@ fn sized(kind: u8, line: &[u8]) -> Result<Value, ReplyError> {
 
 /// A value of one line.
 fn whole_line(line: &[u8], len_max: usize) -> Result<Value, ReplyError> {
+    let short = line.iter().take(header::SHORT_LINE_LEN).position(|byte| *byte == b'\r');
+    if let Some(cr) = short
+        && line.get(cr + 1) == Some(&b'\n')
+    {
+        return Ok(Value::Whole(cr + 3));
+    }
     let mut searched = 0;
     while let Some(found) = memchr::memchr(b'\r', &line[searched..]) {
         searched += found + 1;
         match line.get(searched) {
             Some(b'\n') if searched > len_max => return Err(ReplyError::LineTooLong),
-            Some(b'\n') => return Ok(Value::Whole(1 + searched + 1)),
+            Some(b'\n') => return Ok(Value::Whole(searched + 2)),
             _ => {}
         }
     }
