@@ -337,6 +337,7 @@ pub(super) mod tests {
             check(format!("{kind}-1\r\n").as_bytes(), Err(ReplyError::InvalidLength));
         }
         check(b"*9223372036854775807\r\n%9223372036854775807\r\n", Err(ReplyError::InvalidLength));
+        check(b"$1\r\naX", Err(ReplyError::InvalidCrlf));
         check(b"$1\r\nabc", Err(ReplyError::InvalidCrlf));
         check(b"$1\r\na\rc", Err(ReplyError::InvalidCrlf));
         check(b"$1\rX", Err(ReplyError::InvalidCrlf));

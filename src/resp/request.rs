@@ -15,7 +15,7 @@ pub struct Span {
 impl Span {
     /// The argument's bytes. Panics if `frame` is not (at least the start of) the frame it was found in.
     #[inline]
-    pub fn of<'a>(self, frame: &'a [u8]) -> &'a [u8] {
+    pub fn of(self, frame: &[u8]) -> &[u8] {
         &frame[self.start as usize..self.end()]
     }
 
