@@ -1,6 +1,6 @@
 //! Keyway: a proxy that makes a Redis or Valkey Cluster look like one standalone server.
 
-pub mod app;
-pub mod config;
+pub mod command;
+pub mod engine;
 pub mod resp;
 pub mod telemetry;

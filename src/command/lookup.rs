@@ -1,0 +1,149 @@
+//! From a name to its row: a perfect hash, without a copy of the name and without a heap.
+//!
+//! The generator places every name into a slot of its own, so one comparison decides. The hash reads the
+//! name's length, its first and its last bytes (eight at most of either) and folds case by clearing the bit
+//! that tells `a` from `A`. It clears it in digits and signs too, which the comparison notices.
+
+use super::command::Command;
+use super::table::{COMMANDS, DISPLACEMENTS, SLOTS};
+use crate::resp::Span;
+
+/// The command with this name in any case; a subcommand is found by [`lookup_sub`]. About 5 ns.
+#[inline]
+pub fn lookup(name: &[u8]) -> Option<&'static Command> {
+    let hash = hash_of(name)?;
+    let displacement = DISPLACEMENTS[(hash >> 57) as usize % DISPLACEMENTS.len()] as usize;
+    let slot = ((hash >> 32) as usize ^ displacement) % SLOTS.len();
+    let command = &COMMANDS[SLOTS[slot] as usize];
+    command.name.as_bytes().eq_ignore_ascii_case(name).then_some(command)
+}
+
+/// The subcommand of `container` with this name in any case: `lookup_sub(config, b"get")` is CONFIG|GET.
+/// A walk over at most some thirty names; none of them is on the hot path.
+pub fn lookup_sub(container: &Command, sub: &[u8]) -> Option<&'static Command> {
+    let skipped = container.name.len() + 1;
+    container.subs.iter().find(|command| command.name.as_bytes()[skipped..].eq_ignore_ascii_case(sub))
+}
+
+/// Why a request names no command: the cases that a server answers with different texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// `ERR unknown command …`
+    Command,
+    /// `ERR unknown subcommand …`; the container is known.
+    Subcommand(&'static Command),
+}
+
+/// The command or subcommand that a request names. A container without a further argument is answered
+/// itself, and its arity refuses it, except COMMAND, which may stand alone. A request has an argument:
+/// the scanner skips empty ones.
+#[inline]
+pub fn resolve(frame: &[u8], spans: &[Span]) -> Result<&'static Command, Unknown> {
+    let command = lookup(spans[0].of(frame)).ok_or(Unknown::Command)?;
+    match spans.get(1) {
+        Some(sub) if !command.subs.is_empty() => lookup_sub(command, sub.of(frame)).ok_or(Unknown::Subcommand(command)),
+        _ => Ok(command),
+    }
+}
+
+/// Every command and subcommand, containers included.
+pub fn all() -> impl Iterator<Item = &'static Command> {
+    COMMANDS.iter().chain(COMMANDS.iter().flat_map(|command| command.subs))
+}
+
+/// Clears bit 5 of every byte: `a` becomes `A`.
+const FOLD: u64 = 0xDFDF_DFDF_DFDF_DFDF;
+
+/// The hash of table.py's `hash_of`; `None` for the empty name.
+#[inline]
+fn hash_of(name: &[u8]) -> Option<u64> {
+    let (head, tail) = ends_of(name)?;
+    let mixed = (head & FOLD).wrapping_add(name.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    Some((mixed.rotate_left(32) ^ (tail & FOLD)).wrapping_mul(0xD6E8_FEB8_6659_FD93))
+}
+
+/// The first and last bytes as two numbers; they overlap in short names.
+#[inline]
+fn ends_of(name: &[u8]) -> Option<(u64, u64)> {
+    if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+        return Some((u64::from_le_bytes(*head), u64::from_le_bytes(*tail)));
+    }
+    if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+        return Some((u32::from_le_bytes(*head).into(), u32::from_le_bytes(*tail).into()));
+    }
+    let (first, last) = (*name.first()?, *name.last()?);
+    let middle = name[name.len() / 2];
+    Some((u64::from(first) | u64::from(middle) << 8 | u64::from(last) << 16, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_found_in_every_case() {
+        for command in all().filter(|command| !command.name.contains('|')) {
+            assert_eq!(lookup(command.name.as_bytes()), Some(command));
+            assert_eq!(lookup(command.lower_name().as_bytes()), Some(command));
+            for sub in command.subs {
+                let (container, name) = sub.name.split_once('|').expect("a subcommand's name has a bar");
+                assert_eq!(container, command.name);
+                assert_eq!(lookup_sub(command, name.to_ascii_lowercase().as_bytes()), Some(sub));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_dense() {
+        let mut ids: Vec<usize> = all().map(|command| command.id.into()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..super::super::COMMAND_COUNT).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn other_names_are_unknown() {
+        let long = [b'A'; 300];
+        for name in [
+            &b""[..],
+            b"G",
+            b"GE",
+            b"GETT",
+            b"NOSUCH",
+            b"POST",
+            b"host:",
+            b"SENTINEL",
+            b"CONFIG|GET",
+            b"\xff\xff\xff",
+            b"GET\0",
+            b"\x07ET",
+            b"XINFO STREAM",
+            &long,
+        ] {
+            assert_eq!(lookup(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_resolved_to_its_subcommand() {
+        fn check(words: &[&str], expected: Result<&str, Unknown>) {
+            let mut frame = Vec::new();
+            let spans: Vec<Span> = words
+                .iter()
+                .map(|word| {
+                    frame.extend_from_slice(word.as_bytes());
+                    Span { start: (frame.len() - word.len()) as u32, len: word.len() as u32 }
+                })
+                .collect();
+            assert_eq!(resolve(&frame, &spans).map(|command| command.name), expected, "{words:?}");
+        }
+        let config = lookup(b"CONFIG").expect("CONFIG is in the table");
+        check(&["get", "k"], Ok("GET"));
+        check(&["Config", "gEt", "x"], Ok("CONFIG|GET"));
+        check(&["config"], Ok("CONFIG"));
+        check(&["config", "foo"], Err(Unknown::Subcommand(config)));
+        check(&["command"], Ok("COMMAND"));
+        check(&["command", "docs"], Ok("COMMAND|DOCS"));
+        check(&["cluster", "nodes"], Ok("CLUSTER|NODES"));
+        check(&["", "x"], Err(Unknown::Command));
+    }
+}
