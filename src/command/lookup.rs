@@ -4,7 +4,7 @@
 //! name's length, its first and its last bytes (eight at most of either) and folds case by clearing the bit
 //! that tells `a` from `A`. It clears it in digits and signs too, which the comparison notices.
 
-use super::command::Command;
+use super::row::Command;
 use super::table::{COMMANDS, DISPLACEMENTS, SLOTS};
 use crate::resp::Span;
 

@@ -4,7 +4,9 @@
 //! Redis 6.2, 7.0, 8.2 and Valkey 9.1 say about their own commands. A row is: number, name, arity, flags,
 //! class, key positions, subcommands.
 
-use super::command::{flag::*, *};
+use super::class::{Class, Fan, Local, PubSub, SplitKind, Transaction};
+use super::flags::bits::*;
+use super::row::{Command, Keys, Special, row};
 
 /// How many commands and subcommands there are; their numbers are below it.
 pub const COMMAND_COUNT: usize = 432;
