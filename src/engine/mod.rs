@@ -1,1 +1,3 @@
 //! The pure state machine of one worker.
+
+pub mod glob;
