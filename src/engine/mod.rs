@@ -1,3 +1,4 @@
 //! The pure state machine of one worker.
 
 pub mod glob;
+pub mod info;
