@@ -1,6 +1,3 @@
 //! Keyway: a proxy that makes a Redis or Valkey Cluster look like one standalone server.
 
-pub mod command;
-pub mod engine;
-pub mod resp;
-pub mod telemetry;
+pub mod cluster;
