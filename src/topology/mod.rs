@@ -1,0 +1,139 @@
+//! The slot map of the present, kept by one task on the control thread: when the cluster is asked, whom, and whether
+//! the answers are believed.
+//!
+//! ```text
+//! hints, interval, ill health ─▶ pace ─▶ targets ─▶ polling (ask) ─▶ cluster::merge ─▶ accept ─▶ watch channel
+//! ```
+//!
+//! The seeds are asked until one knows the cluster, and their names are resolved again whenever they are needed. Its view
+//! is published at once, and from then on the masters of the current map are asked.
+
+mod accept;
+mod ask;
+mod hello;
+mod hints;
+mod pace;
+mod polling;
+mod refresher;
+mod stats;
+mod targets;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::cluster::{AddressMap, SlotMap};
+use crate::control::{Credentials, Dialer};
+use hints::Hints;
+use pace::{Health, Pace};
+use polling::Polling;
+use refresher::{Complaints, Refresher};
+use stats::Counters;
+
+pub use hints::RefreshCause;
+pub use stats::TopologyStats;
+
+/// How to find the cluster and how often to look.
+#[derive(Clone, Debug)]
+pub struct TopologyConfig {
+    /// `host:port` of any of its nodes, or of names that stand for some; a host alone means port 6379.
+    pub seeds: Vec<String>,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    /// Rules that rewrite announced addresses, see `AddressMap::new`.
+    pub address_map: Vec<(String, String)>,
+    pub dial_timeout: Duration,
+    /// For one node's answer, dialling included.
+    pub answer_timeout: Duration,
+    /// Between refreshes that nothing else caused.
+    pub refresh_interval: Duration,
+}
+
+impl Default for TopologyConfig {
+    fn default() -> TopologyConfig {
+        TopologyConfig {
+            seeds: Vec::new(),
+            username: None,
+            password: None,
+            address_map: Vec::new(),
+            dial_timeout: Duration::from_secs(1),
+            answer_timeout: Duration::from_secs(1),
+            refresh_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The way to the maps and to the task that makes them. The task ends when the last handle and receiver is gone.
+#[derive(Clone, Debug)]
+pub struct TopologyHandle {
+    maps: watch::Receiver<Option<Arc<SlotMap>>>,
+    hints: Arc<Hints>,
+    counters: Arc<Counters>,
+}
+
+/// Starts the task on the tokio runtime of the caller. `now_us` is the clock of `SlotMap::asked_at_us`, in microseconds.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn start(config: TopologyConfig, now_us: fn() -> u64) -> TopologyHandle {
+    let (published, maps) = watch::channel(None);
+    let handle = TopologyHandle { maps, hints: Arc::default(), counters: Arc::default() };
+    let dialer = Dialer {
+        credentials: Credentials { username: config.username, password: config.password },
+        dial_timeout: config.dial_timeout,
+        reply_timeout: config.answer_timeout,
+    };
+    let refresher = Refresher {
+        seeds: config.seeds,
+        rules: AddressMap::new(config.address_map),
+        interval: config.refresh_interval,
+        now_us,
+        polling: Polling::new(dialer, config.answer_timeout),
+        hints: handle.hints.clone(),
+        counters: handle.counters.clone(),
+        published,
+        pace: Pace::default(),
+        silences: Complaints::default(),
+        refusals: Complaints::default(),
+        thorough: false,
+        health: Health::Unserved,
+        steady_since: Instant::now(),
+    };
+    tokio::spawn(refresher.run());
+    handle
+}
+
+impl TopologyHandle {
+    /// The maps as they are published, `None` until the cluster was found. Every successful refresh publishes one; only
+    /// one that says something new has a new `version`.
+    pub fn maps(&self) -> watch::Receiver<Option<Arc<SlotMap>>> {
+        self.maps.clone()
+    }
+
+    /// The latest map.
+    pub fn current(&self) -> Option<Arc<SlotMap>> {
+        self.maps.borrow().clone()
+    }
+
+    /// Says that the map may be out of date. Cheap, from any thread; a refresh follows within 20 to 250 ms of the last.
+    pub fn hint(&self, cause: RefreshCause) {
+        self.hints.give(cause);
+    }
+
+    /// A map whose questions were sent at `since_us` or later, refreshed for the purpose. `None` when the task has ended. It
+    /// waits for as long as nobody answers, so callers limit it.
+    pub async fn confirmed_since(&self, since_us: u64) -> Option<Arc<SlotMap>> {
+        let mut maps = self.maps.clone();
+        let fresh = |map: &Option<Arc<SlotMap>>| map.as_ref().is_some_and(|map| map.asked_at_us >= since_us);
+        if !fresh(&maps.borrow()) {
+            self.hint(RefreshCause::Asked);
+        }
+        maps.wait_for(fresh).await.ok()?.clone()
+    }
+
+    pub fn stats(&self) -> TopologyStats {
+        self.counters.read()
+    }
+}
