@@ -1,4 +1,518 @@
-//! The pure state machine of one worker.
+//! PURE. One worker's clients and lanes: bytes, events and the time in; bytes, dials and closings out.
+//!
+//! The driver calls `set_now` once per batch, feeds what it read (`client_bytes`, `lane_bytes`) and what happened to sockets, then
+//! takes [`Event`]s and writes every dirty lane and client once. Nothing in here reads a clock, opens a socket or logs.
+//!
+//! The life of a request: `intake` (bytes → requests → where they go) → `send` (onto a lane) → `answer` (lane bytes → replies →
+//! their clients). What is refused or lost on the way goes through `pump`, by the table in `retry`; what has many parts through `merge`.
 
+mod answer;
+mod clients;
+mod fan;
 pub mod glob;
-pub mod info;
+mod ids;
+mod info;
+mod intake;
+mod lane;
+mod local;
+mod merge;
+mod merge_replies;
+mod persona;
+mod pipe;
+mod pool;
+mod pump;
+mod retry;
+mod scan_cursor;
+mod scripts;
+mod send;
+mod session;
+mod settings;
+mod split;
+mod table;
+mod unknown;
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    io::IoSlice,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use crate::{
+    cluster::{Addr, Slot, SlotMap},
+    resp::Span,
+};
+
+pub use self::{
+    clients::{ClientFilter, ClientLine},
+    ids::{ClientId, LaneId, Micros},
+    info::ProxyFacts,
+    scripts::Scripts,
+    settings::{Auth, Settings},
+};
+use self::{
+    lane::{Lane, LaneState},
+    merge::Merge,
+    pool::Pool,
+    pump::{Ahead, Retry},
+    retry::Budget,
+    session::{Ending, Session},
+    table::Table,
+    unknown::Learned,
+};
+
+/// What the driver is to do.
+#[derive(Debug)]
+pub enum Event {
+    /// Connect to this node, then call `lane_connected`, or `lane_lost`.
+    Dial { lane: LaneId, addr: Addr },
+    /// Close this lane's connection; the engine has forgotten it.
+    CloseLane { lane: LaneId },
+    /// Close this client's connection, then call `client_gone`.
+    CloseClient { client: ClientId },
+    /// Its input goes on: read it again.
+    Resume { client: ClientId },
+    /// The slot map should be asked for anew.
+    Refresh(RefreshCause),
+    /// Ask every worker, this one too, for its clients, then call `clients_listed` with all lines in the order of their ids.
+    ListClients { token: ListToken, filter: ClientFilter },
+}
+
+/// Names the reply that awaits a list of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListToken {
+    client: u32,
+    seq: u32,
+}
+
+/// Why a new slot map is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshCause {
+    Moved,
+    UnknownAddress,
+    ClusterDown,
+    LaneLost,
+}
+
+/// Plain counts of one worker since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub requests: u64,
+    pub protocol_errors: u64,
+    pub moved: u64,
+    pub asked: u64,
+    pub try_again: u64,
+    pub held: u64,
+    pub resent: u64,
+    pub budget_waits: u64,
+    pub gave_up: u64,
+    pub unknown_outcomes: u64,
+    pub unknown_addresses: u64,
+    pub forged_redirects: u64,
+    pub scripts_healed: u64,
+    pub lost_lanes: u64,
+    pub broken_lanes: u64,
+    pub refused_greetings: u64,
+    pub unexpected_pushes: u64,
+    pub output_overflows: u64,
+    pub idle_closed: u64,
+}
+
+/// Look at this client's waiting requests at this moment.
+#[derive(Debug, PartialEq, Eq)]
+struct Timer {
+    at: Micros,
+    client: u32,
+}
+
+/// How often idle clients, silent lanes and spare buffers are looked at.
+const SWEEP_US: Micros = 1_000_000;
+
+/// Turns that a reply waits for the client's other replies before it is written alone: a busy loop brings the others within one or
+/// two, an idle one passes them at once.
+const LAZY_TURNS: u8 = 3;
+
+/// See the module's head.
+pub struct Engine {
+    settings: Settings,
+    now: Micros,
+    random: fastrand::Rng,
+    table: Table,
+    clients: Slab<Session>,
+    lanes: Slab<Lane>,
+    merges: Slab<Merge>,
+    retries: Slab<Retry>,
+    spare_merges: Vec<Merge>,
+    pool: Pool,
+    timers: TimerQueue,
+    swept: Micros,
+    budget: Budget,
+    learned: FxHashMap<Vec<u8>, Learned>,
+    scripts: Arc<Scripts>,
+    facts: ProxyFacts,
+    last_greeting_error: String,
+    pub counters: Counters,
+    events: VecDeque<Event>,
+    refresh_told: bool,
+    dirty_lanes: Vec<LaneId>,
+    dirty_clients: Vec<ClientId>,
+    lazy_clients: Vec<ClientId>,
+    to_pump: Vec<u32>,
+    to_resume: Vec<u32>,
+    touched: Vec<u32>,
+    // Scratch, kept for its capacity.
+    spans: Vec<Span>,
+    keys: Vec<u32>,
+    by_slot: Vec<(Slot, u32)>,
+    ahead: FxHashMap<u16, Ahead>,
+    scratch: Vec<u8>,
+    /// The frame that is being admitted, when it is large and owned.
+    whole: Option<Bytes>,
+}
+
+#[derive(Default)]
+struct TimerQueue(BinaryHeap<Reverse<(Micros, u32)>>);
+
+impl TimerQueue {
+    fn push(&mut self, timer: Timer) {
+        self.0.push(Reverse((timer.at, timer.client)));
+    }
+
+    fn next(&self) -> Option<Micros> {
+        self.0.peek().map(|Reverse((at, _))| *at)
+    }
+
+    fn pop_due(&mut self, now: Micros) -> Option<u32> {
+        let due = self.next().is_some_and(|at| at <= now);
+        due.then(|| self.0.pop()).flatten().map(|Reverse((_, client))| client)
+    }
+}
+
+impl Engine {
+    /// `seed` is for jitter only.
+    pub fn new(settings: Settings, scripts: Arc<Scripts>, seed: u64, now: Micros) -> Self {
+        Engine {
+            settings,
+            now,
+            random: fastrand::Rng::with_seed(seed),
+            table: Table::default(),
+            clients: Slab::new(),
+            lanes: Slab::new(),
+            merges: Slab::new(),
+            retries: Slab::new(),
+            spare_merges: Vec::new(),
+            pool: Pool::default(),
+            timers: TimerQueue::default(),
+            swept: now,
+            budget: Budget::default(),
+            learned: FxHashMap::default(),
+            scripts,
+            facts: ProxyFacts::default(),
+            last_greeting_error: String::new(),
+            counters: Counters::default(),
+            events: VecDeque::new(),
+            refresh_told: false,
+            dirty_lanes: Vec::new(),
+            dirty_clients: Vec::new(),
+            lazy_clients: Vec::new(),
+            to_pump: Vec::new(),
+            to_resume: Vec::new(),
+            touched: Vec::new(),
+            spans: Vec::new(),
+            keys: Vec::new(),
+            by_slot: Vec::new(),
+            ahead: FxHashMap::default(),
+            scratch: Vec::new(),
+            whole: None,
+        }
+    }
+
+    /// The time of this batch. It never goes back.
+    pub fn set_now(&mut self, now: Micros) {
+        debug_assert!(now >= self.now);
+        self.now = now;
+    }
+
+    /// What INFO says of the proxy as a whole; the driver sets it when it changes.
+    pub fn set_facts(&mut self, facts: ProxyFacts) {
+        self.facts = facts;
+    }
+
+    /// A client connected. `public_id` is its CLIENT ID.
+    pub fn client_open(&mut self, public_id: u64, peer: &str, local: &str) -> ClientId {
+        let session = Session::new(public_id, peer.into(), local.into(), self.table.version, self.now);
+        ClientId(self.clients.insert(session) as u32)
+    }
+
+    /// The client ended its stream: it is closed when it has been told all it is owed.
+    pub fn client_eof(&mut self, client: ClientId) {
+        let session = &mut self.clients[client.0 as usize];
+        if session.ending == Ending::No {
+            session.ending = Ending::AfterReplies;
+        }
+        self.touch(client.0);
+        self.settle();
+    }
+
+    /// The driver closed the client's connection. What it asked for is still carried out; the id must not be used again.
+    pub fn client_gone(&mut self, client: ClientId) {
+        let session = &mut self.clients[client.0 as usize];
+        session.ending = Ending::Gone;
+        session.deaf = true;
+        if let Some(active) = session.active.as_mut() {
+            active.input = Vec::new();
+            active.out = pipe::Pipe::default();
+        }
+        self.touch(client.0);
+        self.settle();
+    }
+
+    /// Whether the driver should read from this client.
+    pub fn client_reads(&self, client: ClientId) -> bool {
+        let session = &self.clients[client.0 as usize];
+        session.pause.is_none() && !session.deaf
+    }
+
+    /// Fills `slices` with what is to be written to this client; returns how many.
+    pub fn client_chunks<'a>(&'a self, client: ClientId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.clients[client.0 as usize].active.as_ref().map_or(0, |active| active.out.chunks(slices))
+    }
+
+    /// So many bytes were written to this client.
+    pub fn client_wrote(&mut self, client: ClientId, count: usize) {
+        let session = &mut self.clients[client.0 as usize];
+        if let Some(active) = session.active.as_mut() {
+            active.out.advance(count);
+            active.out.release_written();
+            if active.is_at_rest() {
+                self.touch(client.0);
+            }
+        }
+    }
+
+    pub fn lane_chunks<'a>(&'a self, lane: LaneId, slices: &mut [IoSlice<'a>]) -> usize {
+        let Some(lane) = self.lanes.get(lane.0 as usize) else { return 0 };
+        match lane.state {
+            LaneState::Dialing => 0,
+            LaneState::Greeting(_) if lane.greeting.is_empty() => 0,
+            LaneState::Greeting(_) => {
+                slices[0] = IoSlice::new(&lane.greeting);
+                1
+            }
+            LaneState::Open => lane.pipe.chunks(slices),
+        }
+    }
+
+    pub fn lane_wrote(&mut self, lane: LaneId, count: usize) {
+        let Some(lane) = self.lanes.get_mut(lane.0 as usize) else { return };
+        match lane.state {
+            LaneState::Greeting(_) => drop(lane.greeting.drain(..count)),
+            _ => lane.pipe.advance(count),
+        }
+    }
+
+    /// Moves the list of lanes that have something to write into `into`.
+    pub fn take_dirty_lanes(&mut self, into: &mut Vec<LaneId>) {
+        into.append(&mut self.dirty_lanes);
+        for lane in into.iter() {
+            if let Some(lane) = self.lanes.get_mut(lane.0 as usize) {
+                lane.dirty = false;
+            }
+        }
+    }
+
+    /// Moves the list of clients that have something to write into `into`. Answers whether others are only waiting for more of their
+    /// replies, so that another turn should follow soon.
+    pub fn take_dirty_clients(&mut self, into: &mut Vec<ClientId>) -> bool {
+        let Engine { lazy_clients, dirty_clients, clients, .. } = self;
+        lazy_clients.retain(|client| {
+            let Some(session) = clients.get_mut(client.0 as usize).filter(|session| session.lazy > 0) else { return false };
+            session.lazy += 1;
+            let due = session.lazy > LAZY_TURNS || session.dirty;
+            if due {
+                session.lazy = 0;
+                if !std::mem::replace(&mut session.dirty, true) {
+                    dirty_clients.push(*client);
+                }
+            }
+            !due
+        });
+        into.append(dirty_clients);
+        into.retain(|client| match clients.get_mut(client.0 as usize) {
+            Some(session) => std::mem::take(&mut session.dirty) && session.ending != Ending::Gone,
+            None => false,
+        });
+        !lazy_clients.is_empty()
+    }
+
+    pub fn next_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front();
+        if matches!(event, Some(Event::Refresh(_))) {
+            self.refresh_told = false;
+        }
+        event
+    }
+
+    /// When `tick` is wanted next.
+    pub fn next_timeout(&self) -> Micros {
+        self.timers.next().unwrap_or(Micros::MAX).min(self.swept + SWEEP_US)
+    }
+
+    /// Does what is due at the time set before.
+    pub fn tick(&mut self) {
+        while let Some(client) = self.timers.pop_due(self.now) {
+            if self.clients.get(client as usize).is_some_and(|session| session.waiting > 0) {
+                self.pump_later(client);
+            }
+        }
+        if self.swept + SWEEP_US <= self.now {
+            self.swept = self.now;
+            self.sweep();
+        }
+        self.settle();
+    }
+
+    /// A map was published: it may confirm addresses, name new owners, and tell of nodes that failed.
+    pub fn map_published(&mut self, map: Arc<SlotMap>) {
+        self.table.publish(map);
+        let failed: Vec<u32> =
+            self.table.nodes.iter().filter(|node| node.in_map && node.failed).flat_map(|node| node.lanes.iter().flatten().copied()).collect();
+        for lane in failed.into_iter().filter(|lane| *lane != ids::NONE) {
+            self.give_lane_up(lane);
+        }
+        let waiting: Vec<u32> =
+            self.clients.iter().filter(|(_, session)| session.waiting > 0 || session.pause.is_some()).map(|(index, _)| index as u32).collect();
+        for client in waiting {
+            self.pump_later(client);
+            self.resume_later(client);
+        }
+        self.settle();
+    }
+
+    /// A map that is younger than this moment is needed only when something happened since.
+    fn refresh(&mut self, cause: RefreshCause) {
+        if !std::mem::replace(&mut self.refresh_told, true) {
+            self.events.push_back(Event::Refresh(cause));
+        }
+    }
+
+    /// Carries out what the batch left to be looked at: waiting requests first, then paused input.
+    fn settle(&mut self) {
+        loop {
+            if let Some(client) = self.to_pump.pop() {
+                if let Some(session) = self.clients.get_mut(client as usize).filter(|session| session.to_pump) {
+                    session.to_pump = false;
+                    self.pump(client);
+                }
+            } else if let Some(client) = self.to_resume.pop() {
+                if let Some(session) = self.clients.get_mut(client as usize).filter(|session| session.to_resume) {
+                    session.to_resume = false;
+                    self.resume(client);
+                }
+            } else if let Some(client) = self.touched.pop() {
+                self.rest(client);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn resume(&mut self, client: u32) {
+        let session = &mut self.clients[client as usize];
+        if session.pause.take().is_none() {
+            return;
+        }
+        self.consume_input(client);
+        let session = &self.clients[client as usize];
+        if session.pause.is_none() && session.ending != Ending::Gone {
+            self.events.push_back(Event::Resume { client: ClientId(client) });
+        }
+        self.touch(client);
+    }
+
+    /// Marks a client for `rest`.
+    fn touch(&mut self, client: u32) {
+        self.touched.push(client);
+    }
+
+    /// Gives back what a client at rest does not need; closes or forgets one that has come to its end.
+    fn rest(&mut self, client: u32) {
+        let Some(session) = self.clients.get_mut(client as usize) else { return };
+        match session.ending {
+            Ending::Gone if session.owed() == 0 => {
+                self.clients.remove(client as usize);
+                return;
+            }
+            Ending::AfterReplies if session.pause.is_none() && session.owed() == 0 && !session.close_told => {
+                if session.active.as_ref().is_none_or(|active| active.out.held() == 0) {
+                    session.close_told = true;
+                    self.events.push_back(Event::CloseClient { client: ClientId(client) });
+                }
+            }
+            _ => {}
+        }
+        if session.active.as_ref().is_some_and(|active| active.is_at_rest()) {
+            if let Some(active) = session.active.take() {
+                self.pool.give(active);
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.pool.sweep();
+        if self.settings.idle_timeout_us > 0 {
+            self.close_idle_clients();
+        }
+        let silent: Vec<u32> = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| !lane.queue.is_empty() && lane.progress_us + self.settings.node_timeout_us < self.now)
+            .map(|(index, _)| index as u32)
+            .collect();
+        for lane in silent {
+            self.give_lane_up(lane);
+        }
+    }
+
+    fn close_idle_clients(&mut self) {
+        for (index, session) in self.clients.iter_mut() {
+            let idle = session.owed() == 0 && session.last_active + self.settings.idle_timeout_us < self.now;
+            if idle && !session.close_told && session.ending != Ending::Gone {
+                session.close_told = true;
+                self.counters.idle_closed += 1;
+                self.events.push_back(Event::CloseClient { client: ClientId(index as u32) });
+            }
+        }
+    }
+
+    /// What is alive, for tests and statistics: clients, lanes, owed replies, waiting requests, bytes held.
+    pub fn load(&self) -> Load {
+        Load {
+            clients: self.clients.len(),
+            lanes: self.lanes.len(),
+            owed: self.clients.iter().map(|(_, session)| session.owed()).sum(),
+            waiting: self.retries.len(),
+            merges: self.merges.len(),
+            output_bytes: self.clients.iter().filter_map(|(_, session)| session.active.as_ref()).map(|active| active.output_held()).sum(),
+            input_bytes: self.clients.iter().filter_map(|(_, session)| session.active.as_ref()).map(|active| active.input.len()).sum(),
+            lane_bytes: self.lanes.iter().map(|(_, lane)| lane.pipe.held()).sum(),
+        }
+    }
+}
+
+/// See [`Engine::load`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub clients: usize,
+    pub lanes: usize,
+    pub owed: usize,
+    pub waiting: usize,
+    pub merges: usize,
+    pub output_bytes: usize,
+    pub input_bytes: usize,
+    pub lane_bytes: usize,
+}
