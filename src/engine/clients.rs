@@ -1,0 +1,112 @@
+//! CLIENT LIST and CLIENT INFO: one line a client, with the fields of the server that is behind.
+
+use crate::{
+    cluster::Persona,
+    resp::{Proto, encode},
+};
+
+use super::{Engine, ListToken, session::{Ending, Session}};
+
+/// What CLIENT LIST TYPE knows. All clients of the proxy are normal ones.
+pub(super) const KINDS: [&str; 5] = ["normal", "master", "replica", "slave", "pubsub"];
+
+/// Which clients a list is to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientFilter {
+    /// Only these ids; all when empty.
+    pub ids: Vec<u64>,
+    /// None at all: a type was asked for of which there are none.
+    pub none: bool,
+}
+
+/// One client's line, with its id to order it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientLine {
+    pub id: u64,
+    pub text: String,
+}
+
+impl Engine {
+    /// The lines of this worker's clients that the filter lets through.
+    pub fn list_clients(&self, filter: &ClientFilter) -> Vec<ClientLine> {
+        let wanted = |session: &&Session| {
+            !filter.none && session.ending != Ending::Gone && (filter.ids.is_empty() || filter.ids.contains(&session.public_id))
+        };
+        let sessions = self.clients.iter().map(|(_, session)| session).filter(wanted);
+        sessions.map(|session| ClientLine { id: session.public_id, text: self.line(session) }).collect()
+    }
+
+    /// The list that `Event::ListClients` asked for, in the order of the ids.
+    pub fn clients_listed(&mut self, token: ListToken, lines: &[ClientLine]) {
+        let text: String = lines.iter().map(|line| line.text.as_str()).collect();
+        let proto = self.clients[token.client as usize].proto;
+        let mut reply = Vec::new();
+        encode::verbatim(&mut reply, proto, text);
+        self.answer(token.client, token.seq, &reply);
+        self.settle();
+    }
+
+    pub(super) fn client_line(&self, index: u32) -> String {
+        self.line(&self.clients[index as usize])
+    }
+
+    fn line(&self, session: &Session) -> String {
+        let default = Persona::default();
+        let persona = self.table.map.as_ref().map_or(&default, |map| &map.persona);
+        let (valkey, version) = (persona.server == "valkey", persona.version_numbers());
+        let labels = session.labels.as_deref().cloned().unwrap_or_default();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let seconds = |since: u64| self.now.saturating_sub(since) / 1_000_000;
+        let active = session.active.as_deref();
+        let (input, output) = active.map_or((0, 0), |active| (active.input.len(), active.output_held()));
+        let flags = match (labels.no_evict, labels.no_touch) {
+            (false, false) => "N",
+            (true, false) => "e",
+            (false, true) => "T",
+            (true, true) => "eT",
+        };
+        let mut line = format!(
+            "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags}",
+            session.public_id,
+            session.peer,
+            session.local,
+            text(&labels.name),
+            seconds(session.opened),
+            seconds(session.last_active),
+        );
+        if valkey {
+            line.push_str(" capa=");
+        }
+        line.push_str(" db=0 sub=0 psub=0");
+        if version >= (7, 0, 0) {
+            line.push_str(" ssub=0");
+        }
+        line.push_str(&format!(" multi=-1"));
+        if version >= (7, 4, 0) {
+            line.push_str(" watch=0");
+        }
+        line.push_str(&format!(" qbuf={input} qbuf-free=0 argv-mem=0"));
+        if version >= (7, 0, 0) {
+            line.push_str(" multi-mem=0 rbs=0 rbp=0");
+        }
+        line.push_str(&format!(
+            " obl=0 oll=0 omem={output} tot-mem={} events=r cmd={} user=default",
+            input + output,
+            session.last_command.to_ascii_lowercase()
+        ));
+        if version >= (6, 2, 0) {
+            line.push_str(" redir=-1");
+        }
+        if version >= (7, 0, 0) {
+            line.push_str(if session.proto == Proto::Resp3 { " resp=3" } else { " resp=2" });
+        }
+        if version >= (7, 2, 0) {
+            line.push_str(&format!(" lib-name={} lib-ver={}", text(&labels.lib_name), text(&labels.lib_version)));
+        }
+        if version >= (8, 0, 0) {
+            line.push_str(&format!(" tot-cmds={}", session.commands));
+        }
+        line.push('\n');
+        line
+    }
+}

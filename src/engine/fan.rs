@@ -1,0 +1,166 @@
+//! Commands that go to many nodes, and those of one part whose reply is rewritten.
+
+use crate::{
+    cluster::Slot,
+    command::{Command, Fan, lookup},
+    resp::{Proto, Span, encode},
+};
+
+use super::{
+    Engine,
+    ids::NONE,
+    info::merge_info,
+    merge::{Job, Merge, integer},
+    pump::spans_of,
+    send::Target,
+    session::{Pause, State},
+};
+
+impl Engine {
+    /// To all masters (or all nodes), alone: behind what this client has in flight, and before what it sends next.
+    pub(super) fn fan_out(&mut self, index: u32, command: &'static Command, fan: Fan, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        if !command.accepts(spans.len()) {
+            return self.send_any(index, frame);
+        }
+        self.barrier(index)?;
+        if self.table.map.is_none() {
+            return self.await_map(index, frame);
+        }
+        match command.name {
+            "SCRIPT|LOAD" => self.remember_body(spans[2].of(frame)),
+            "SCRIPT|FLUSH" => self.scripts.clear(),
+            _ => {}
+        }
+        let count = spans.get(2).filter(|_| fan == Fan::Newest).map(|count| count.of(frame));
+        let count = count.and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
+        let (job, request) = match fan {
+            Fan::Info => (Job::Info, None),
+            Fan::RandomKey => (Job::RandomKeySizes, Some(&b"*1\r\n$6\r\nDBSIZE\r\n"[..])),
+            fan => (Job::Fan { fan, count }, None),
+        };
+        let targets = if command.name == "SCRIPT|FLUSH" { self.table.all().map(Target::Node).collect() } else { self.master_targets() };
+        let merge = self.owe_merge(index, job);
+        for target in targets {
+            self.add_part(merge, target, 0, (0, 0), |out| out.extend_from_slice(request.unwrap_or(frame)));
+        }
+        Ok(())
+    }
+
+    /// Every master: one that owns slots is named by its lowest, so that its successor answers if it dies meanwhile.
+    fn master_targets(&self) -> Vec<Target> {
+        let mut targets: Vec<Target> = Vec::new();
+        let mut named = Vec::new();
+        for slot in Slot::all() {
+            if let Some(owner) = self.table.owner(slot) {
+                if !named.contains(&owner) {
+                    named.push(owner);
+                    targets.push(Target::Any(slot));
+                }
+            }
+        }
+        targets.extend(self.table.masters().filter(|node| !named.contains(node)).map(Target::Node));
+        targets
+    }
+
+    /// Owes a reply that a merge will make, and lets nothing overtake it.
+    fn owe_merge(&mut self, index: u32, job: Job) -> u32 {
+        let seq = self.owe(index, State::Sent { lane: NONE }, None);
+        let proto = self.clients[index as usize].proto;
+        let merge = self.open_merge(index, seq, proto, job);
+        self.raise_barrier(index);
+        merge
+    }
+
+    /// A request to one node whose reply is changed on its way.
+    pub(super) fn one_part(&mut self, index: u32, frame: &[u8], job: Job) -> Result<(), Pause> {
+        self.barrier(index)?;
+        let merge = self.owe_merge(index, job);
+        self.add_part(merge, Target::Any(self.any_slot(index)), 0, (0, 0), |out| out.extend_from_slice(frame));
+        Ok(())
+    }
+
+    /// COMMAND COUNT counts what COMMAND lists.
+    pub(super) fn count_commands(&mut self, index: u32) -> Result<(), Pause> {
+        self.one_part(index, b"*1\r\n$7\r\nCOMMAND\r\n", Job::CommandList { count_only: true })
+    }
+
+    /// What needs a map before it can begin waits for one behind a PING to any node, which waits for one too.
+    pub(super) fn await_map(&mut self, index: u32, frame: &[u8]) -> Result<(), Pause> {
+        self.one_part_then(index, Job::Again { frame: frame.to_vec() })
+    }
+
+    fn one_part_then(&mut self, index: u32, job: Job) -> Result<(), Pause> {
+        self.one_part(index, b"*1\r\n$4\r\nPING\r\n", job)
+    }
+
+    /// The map is here: the request is carried out in the place that it was given.
+    pub(super) fn again(&mut self, client: u32, frame: &[u8]) {
+        let Some(spans) = spans_of(frame) else { return };
+        let session = &mut self.clients[client as usize];
+        // It was alone behind its barrier, so giving its place back and asking again keeps the order.
+        let active = session.active.as_mut().expect("it is owed this reply");
+        active.replies.pop_back();
+        session.barrier = None;
+        if let Some(command) = lookup(spans[0].of(frame)) {
+            // Nothing of this client is in flight, so nothing makes it wait.
+            let _ = self.carry_out(client, command, frame, &spans);
+        }
+    }
+
+    pub(super) fn merged_info(&mut self, merge: &Merge, out: &mut Vec<u8>) {
+        let texts: Vec<&[u8]> = (0..merge.parts.len()).map(|part| text_of(merge.reply(part))).collect();
+        let text = merge_info(&texts, &self.facts);
+        encode::verbatim(out, merge.proto, &text);
+    }
+
+    /// RANDOMKEY: a master by the weight of its keys, then one of its keys; the others in turn should it have become empty.
+    pub(super) fn merged_random_key(&mut self, merge: &mut Merge, out: &mut Vec<u8>) -> bool {
+        let mut others = match &mut merge.job {
+            Job::RandomKey { others } => std::mem::take(others),
+            _ => {
+                let weights: Vec<i64> = (0..merge.parts.len()).map(|part| integer(merge.reply(part))).collect();
+                let total: i64 = weights.iter().sum();
+                let mut pick = if total > 0 { self.random.i64(0..total) } else { 0 };
+                let chosen = weights.iter().position(|weight| {
+                    pick -= weight;
+                    pick < 0
+                });
+                let mut targets: Vec<Target> = merge.parts.iter().map(|part| part.target).collect();
+                if let Some(chosen) = chosen {
+                    let chosen = targets.remove(chosen);
+                    targets.push(chosen);
+                }
+                merge.next_stage(Job::RandomKey { others: targets });
+                return false;
+            }
+        };
+        let empty = matches!(crate::resp::view(merge.reply(0)), Some(crate::resp::View::Null));
+        if empty && !others.is_empty() {
+            merge.next_stage(Job::RandomKey { others: std::mem::take(&mut others) });
+            return false;
+        }
+        out.extend_from_slice(merge.reply(0));
+        true
+    }
+
+    pub(super) fn random_key_stage(&mut self, index: u32) {
+        let Job::RandomKey { others } = &mut self.merges[index as usize].job else { return };
+        let target = others.pop().unwrap_or(Target::Any(Slot::of(b"")));
+        self.add_part(index, target, 0, (0, 0), |out| encode::command(out, &[b"RANDOMKEY"]));
+    }
+}
+
+/// The text of a bulk or verbatim string.
+fn text_of(reply: &[u8]) -> &[u8] {
+    match crate::resp::view(reply) {
+        Some(crate::resp::View::Bulk(text) | crate::resp::View::Verbatim(text)) => text,
+        _ => b"",
+    }
+}
+
+/// The null that a missing bulk string is in this protocol.
+pub(super) fn null(proto: Proto) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::null(&mut out, proto);
+    out
+}

@@ -1,0 +1,379 @@
+//! Commands that the proxy answers itself: the connection's own state, and what only a standalone server would say.
+
+use crate::{
+    command::{Command, Local},
+    resp::{Proto, encode},
+};
+
+use super::{
+    Engine, Event, ListToken,
+    clients::{ClientFilter, KINDS},
+    fan::null,
+    ids::NONE,
+    persona,
+    session::{Labels, Pause, ReplyMode, State},
+};
+
+const OK: &[u8] = b"+OK\r\n";
+const BAD_NAME: &[u8] = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
+const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+const NO_SUCH_DB: &[u8] = b"-ERR DB index is out of range\r\n";
+const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+const NO_PASSWORD_SET: &[u8] = b"-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n";
+
+impl Engine {
+    /// Answers a command whose row says that the proxy does. `arguments` begin with the name, for subcommands with the container's.
+    pub(super) fn answer_locally(
+        &mut self,
+        index: u32,
+        command: &'static Command,
+        local: Local,
+        arguments: &[&[u8]],
+        frame: &[u8],
+    ) -> Result<(), Pause> {
+        if !command.accepts(arguments.len()) {
+            // Every server would refuse it for its arity: the words are its own.
+            return self.send_any(index, frame);
+        }
+        let proto = self.clients[index as usize].proto;
+        let reply: Vec<u8> = match local {
+            Local::Ping => match arguments {
+                [_] => b"+PONG\r\n".to_vec(),
+                [_, text] => bulk(text),
+                _ => return self.send_any(index, frame),
+            },
+            Local::Echo => bulk(arguments[1]),
+            Local::Hello => return self.hello(index, arguments, frame),
+            Local::Auth => auth(&arguments[1..]).to_vec(),
+            Local::AclWhoami => bulk(b"default"),
+            Local::Select => select(arguments[1]).to_vec(),
+            Local::Swapdb => swapdb(arguments).to_vec(),
+            Local::Move => match arguments[2] {
+                b"0" => b"-ERR source and destination objects are the same\r\n".to_vec(),
+                database => select(database).to_vec(),
+            },
+            Local::Quit => {
+                self.reply_now(index, OK);
+                self.end_after_replies(index);
+                return Ok(());
+            }
+            Local::Reset => return self.reset(index),
+            Local::Role => role(),
+            Local::ClusterRefused => self.cluster_refused(command),
+            Local::ClientId => integer(self.clients[index as usize].public_id as i64),
+            Local::ClientGetname => match self.clients[index as usize].labels.as_ref().filter(|labels| !labels.name.is_empty()) {
+                Some(labels) => bulk(&labels.name),
+                None => null(proto),
+            },
+            Local::ClientSetname => self.set_name(index, arguments[2]),
+            Local::ClientSetinfo => self.set_info(index, arguments[2], arguments[3]),
+            Local::ClientInfo => {
+                let mut out = Vec::new();
+                encode::verbatim(&mut out, proto, self.client_line(index));
+                out
+            }
+            Local::ClientList => return self.client_list(index, &arguments[2..]),
+            Local::ClientReply => return self.client_reply(index, arguments[2]),
+            Local::ClientNoEvict | Local::ClientNoTouch => self.no_evict_or_touch(index, local, arguments[2]),
+            Local::ClientCapa => OK.to_vec(),
+            Local::ClientHelp => return self.send_any(index, frame),
+            Local::ClientGetredir => integer(-1),
+            Local::ClientTrackinginfo => tracking_info(proto),
+            Local::ClientTracking if arguments[2].eq_ignore_ascii_case(b"OFF") => OK.to_vec(),
+            Local::ClientCaching => {
+                b"-ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled\r\n".to_vec()
+            }
+            Local::ClientTracking => return self.refuse(index, command, "client-side caching is"),
+            Local::ClientKill | Local::ClientPause | Local::ClientUnblock | Local::ClientUnpause | Local::ClientImportSource => {
+                return self.refuse(index, command, "this subcommand is");
+            }
+        };
+        self.reply_now(index, &reply);
+        Ok(())
+    }
+
+    /// HELLO in all its forms: options are read first, the protocol changes only when all is well.
+    fn hello(&mut self, index: u32, arguments: &[&[u8]], frame: &[u8]) -> Result<(), Pause> {
+        let Some(persona) = self.table.map.as_ref().map(|map| map.persona.clone()) else {
+            return self.await_map(index, frame);
+        };
+        match parse_hello(&arguments[1..]) {
+            Err(error) => self.reply_now(index, &error),
+            Ok(hello) => {
+                if let Some(name) = hello.name {
+                    self.labels(index).name = name.to_vec();
+                }
+                let session = &mut self.clients[index as usize];
+                session.proto = hello.proto.unwrap_or(session.proto);
+                let (proto, id) = (session.proto, session.public_id);
+                self.reply_now(index, &persona::hello(&persona, proto, id));
+            }
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, index: u32) -> Result<(), Pause> {
+        let session = &mut self.clients[index as usize];
+        session.proto = Proto::Resp2;
+        session.reply_mode = ReplyMode::On;
+        if let Some(labels) = session.labels.as_mut() {
+            labels.name.clear();
+            (labels.no_evict, labels.no_touch) = (false, false);
+        }
+        self.reply_now(index, b"+RESET\r\n");
+        Ok(())
+    }
+
+    fn cluster_refused(&self, command: &Command) -> Vec<u8> {
+        let accepts_readonly = self.table.map.as_ref().is_some_and(|map| map.persona.server == "valkey" && map.persona.version_numbers() >= (9, 0, 0));
+        match command.name {
+            "READONLY" | "READWRITE" if accepts_readonly => OK.to_vec(),
+            _ => b"-ERR This instance has cluster support disabled\r\n".to_vec(),
+        }
+    }
+
+    fn labels(&mut self, index: u32) -> &mut Labels {
+        self.clients[index as usize].labels.get_or_insert_default()
+    }
+
+    fn set_name(&mut self, index: u32, name: &[u8]) -> Vec<u8> {
+        if !is_plain(name) {
+            return BAD_NAME.to_vec();
+        }
+        self.labels(index).name = name.to_vec();
+        OK.to_vec()
+    }
+
+    fn set_info(&mut self, index: u32, attribute: &[u8], value: &[u8]) -> Vec<u8> {
+        let library = attribute.eq_ignore_ascii_case(b"LIB-NAME");
+        if !library && !attribute.eq_ignore_ascii_case(b"LIB-VER") {
+            let attribute = String::from_utf8_lossy(attribute).replace(['\r', '\n'], " ");
+            return format!("-ERR Unrecognized option '{attribute}'\r\n").into_bytes();
+        }
+        if !is_plain(value) {
+            let name = if library { "lib-name" } else { "lib-ver" };
+            return format!("-ERR {name} cannot contain spaces, newlines or special characters.\r\n").into_bytes();
+        }
+        let labels = self.labels(index);
+        *(if library { &mut labels.lib_name } else { &mut labels.lib_version }) = value.to_vec();
+        OK.to_vec()
+    }
+
+    fn no_evict_or_touch(&mut self, index: u32, local: Local, value: &[u8]) -> Vec<u8> {
+        let on = match value.to_ascii_uppercase().as_slice() {
+            b"ON" => true,
+            b"OFF" => false,
+            _ => return SYNTAX.to_vec(),
+        };
+        let labels = self.labels(index);
+        *(if local == Local::ClientNoEvict { &mut labels.no_evict } else { &mut labels.no_touch }) = on;
+        OK.to_vec()
+    }
+
+    fn client_reply(&mut self, index: u32, mode: &[u8]) -> Result<(), Pause> {
+        let session = &mut self.clients[index as usize];
+        match mode.to_ascii_uppercase().as_slice() {
+            b"ON" => {
+                session.reply_mode = ReplyMode::On;
+                self.reply_now(index, OK);
+            }
+            b"OFF" => session.reply_mode = ReplyMode::Off,
+            b"SKIP" if session.reply_mode == ReplyMode::Off => {}
+            b"SKIP" => session.reply_mode = ReplyMode::SkipNext,
+            _ => self.reply_now(index, SYNTAX),
+        }
+        Ok(())
+    }
+
+    /// CLIENT LIST [TYPE t] [ID n …]: the other workers' clients are asked for.
+    fn client_list(&mut self, index: u32, options: &[&[u8]]) -> Result<(), Pause> {
+        match parse_client_filter(options) {
+            Err(error) => self.reply_now(index, &error),
+            Ok(filter) => {
+                self.barrier(index)?;
+                let seq = self.owe(index, State::Sent { lane: NONE }, None);
+                self.raise_barrier(index);
+                self.events.push_back(Event::ListClients { token: ListToken { client: index, seq }, filter });
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Hello<'a> {
+    proto: Option<Proto>,
+    name: Option<&'a [u8]>,
+}
+
+fn parse_hello<'a>(arguments: &[&'a [u8]]) -> Result<Hello<'a>, Vec<u8>> {
+    let Some((version, mut options)) = arguments.split_first() else { return Ok(Hello { proto: None, name: None }) };
+    let proto = match strict_integer(version) {
+        Some(2) => Proto::Resp2,
+        Some(3) => Proto::Resp3,
+        Some(_) => return Err(b"-NOPROTO unsupported protocol version\r\n".to_vec()),
+        None => return Err(b"-ERR Protocol version is not an integer or out of range\r\n".to_vec()),
+    };
+    let mut name = None;
+    while let Some(option) = options.first() {
+        match (option.to_ascii_uppercase().as_slice(), options) {
+            (b"AUTH", [_, user, _password, rest @ ..]) => {
+                if *user != b"default" {
+                    return Err(WRONG_PASSWORD.to_vec());
+                }
+                options = rest;
+            }
+            (b"SETNAME", [_, wanted, rest @ ..]) => {
+                if !is_plain(wanted) {
+                    return Err(BAD_NAME.to_vec());
+                }
+                name = Some(*wanted);
+                options = rest;
+            }
+            _ => {
+                let option = String::from_utf8_lossy(option).replace(['\r', '\n'], " ");
+                return Err(format!("-ERR Syntax error in HELLO option '{option}'\r\n").into_bytes());
+            }
+        }
+    }
+    Ok(Hello { proto: Some(proto), name })
+}
+
+/// What a server whose default user has no password answers.
+fn auth(arguments: &[&[u8]]) -> &'static [u8] {
+    match arguments {
+        [_] => NO_PASSWORD_SET,
+        [user, _] if *user == b"default" => OK,
+        [_, _] => WRONG_PASSWORD,
+        _ => SYNTAX,
+    }
+}
+
+/// As a standalone server with one database.
+fn select(database: &[u8]) -> &'static [u8] {
+    match strict_integer(database) {
+        Some(0) => OK,
+        Some(_) => NO_SUCH_DB,
+        None => NOT_AN_INTEGER,
+    }
+}
+
+fn swapdb(arguments: &[&[u8]]) -> &'static [u8] {
+    match (strict_integer(arguments[1]), strict_integer(arguments[2])) {
+        (None, _) => b"-ERR invalid first DB index\r\n",
+        (_, None) => b"-ERR invalid second DB index\r\n",
+        (Some(0), Some(0)) => OK,
+        _ => NO_SUCH_DB,
+    }
+}
+
+fn role() -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::array(&mut out, 3);
+    encode::bulk(&mut out, b"master");
+    encode::integer(&mut out, 0);
+    encode::array(&mut out, 0);
+    out
+}
+
+fn tracking_info(proto: Proto) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::map(&mut out, proto, 3);
+    encode::bulk(&mut out, b"flags");
+    encode::set(&mut out, proto, 1);
+    encode::bulk(&mut out, b"off");
+    encode::bulk(&mut out, b"redirect");
+    encode::integer(&mut out, -1);
+    encode::bulk(&mut out, b"prefixes");
+    encode::array(&mut out, 0);
+    out
+}
+
+fn parse_client_filter(mut options: &[&[u8]]) -> Result<ClientFilter, Vec<u8>> {
+    let mut filter = ClientFilter::default();
+    while let Some(option) = options.first() {
+        match (option.to_ascii_uppercase().as_slice(), options) {
+            (b"TYPE", [_, kind, rest @ ..]) => {
+                let lower = kind.to_ascii_lowercase();
+                if !KINDS.iter().any(|known| known.as_bytes() == lower) {
+                    let kind = String::from_utf8_lossy(kind).replace(['\r', '\n'], " ");
+                    return Err(format!("-ERR Unknown client type '{kind}'\r\n").into_bytes());
+                }
+                filter.none = lower != b"normal";
+                options = rest;
+            }
+            (b"ID", [_, ids @ ..]) if !ids.is_empty() => {
+                for id in ids {
+                    match strict_integer(id).filter(|id| *id > 0) {
+                        Some(id) => filter.ids.push(id as u64),
+                        None => return Err(b"-ERR Invalid client ID\r\n".to_vec()),
+                    }
+                }
+                options = &[];
+            }
+            _ => return Err(SYNTAX.to_vec()),
+        }
+    }
+    Ok(filter)
+}
+
+/// Names and library labels: printable and without blanks, so that CLIENT LIST stays readable.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+/// As the servers read integers: no sign but a minus, no leading zeros, no blanks.
+fn strict_integer(text: &[u8]) -> Option<i64> {
+    let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == text).then_some(number)
+}
+
+fn bulk(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::bulk(&mut out, text);
+    out
+}
+
+fn integer(number: i64) -> Vec<u8> {
+    format!(":{number}\r\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_database_and_no_password() {
+        assert_eq!(select(b"0"), OK);
+        for out_of_range in [&b"1"[..], b"-1", b"15"] {
+            assert_eq!(select(out_of_range), NO_SUCH_DB);
+        }
+        for wrong in [&b"x"[..], b"00", b"+0", b" 0", b""] {
+            assert_eq!(select(wrong), NOT_AN_INTEGER);
+        }
+        assert_eq!(swapdb(&[b"SWAPDB", b"0", b"0"]), OK);
+        assert_eq!(swapdb(&[b"SWAPDB", b"0", b"1"]), NO_SUCH_DB);
+        assert_eq!(auth(&[b"secret"]), NO_PASSWORD_SET);
+        assert_eq!(auth(&[b"default", b"x"]), OK);
+        assert_eq!(auth(&[b"joe", b"x"]), WRONG_PASSWORD);
+        assert_eq!(auth(&[b"a", b"b", b"c"]), SYNTAX);
+    }
+
+    #[test]
+    fn hello_in_all_forms() {
+        let check = |arguments: &[&[u8]], expected: Result<(Option<Proto>, Option<&[u8]>), &str>| {
+            let found = parse_hello(arguments).map(|hello| (hello.proto, hello.name));
+            assert_eq!(found, expected.map_err(|text| format!("-{text}\r\n").into_bytes()), "{arguments:?}");
+        };
+        check(&[], Ok((None, None)));
+        check(&[b"3"], Ok((Some(Proto::Resp3), None)));
+        check(&[b"2", b"setname", b"joe"], Ok((Some(Proto::Resp2), Some(b"joe"))));
+        check(&[b"3", b"AUTH", b"default", b"x", b"SETNAME", b"a"], Ok((Some(Proto::Resp3), Some(b"a"))));
+        check(&[b"4"], Err("NOPROTO unsupported protocol version"));
+        check(&[b"x"], Err("ERR Protocol version is not an integer or out of range"));
+        check(&[b"3", b"FOO"], Err("ERR Syntax error in HELLO option 'FOO'"));
+        check(&[b"3", b"AUTH", b"default"], Err("ERR Syntax error in HELLO option 'AUTH'"));
+        check(&[b"3", b"AUTH", b"joe", b"x"], Err("WRONGPASS invalid username-password pair or user is disabled."));
+        check(&[b"3", b"SETNAME", b"a b"], Err("ERR Client names cannot contain spaces, newlines or special characters."));
+    }
+}

@@ -1,0 +1,115 @@
+//! What a standalone server would say of itself: HELLO, and replies of nodes with the cluster taken out of them.
+
+use crate::{
+    cluster::Persona,
+    command::{Class, lookup},
+    resp::{Proto, View, encode, view},
+};
+
+/// HELLO's reply, in the protocol that the client speaks from now on.
+pub fn hello(persona: &Persona, proto: Proto, id: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::map(&mut out, proto, 7);
+    for (field, value) in [("server", persona.server.as_str()), ("version", persona.version.as_str())] {
+        encode::bulk(&mut out, field);
+        encode::bulk(&mut out, value);
+    }
+    encode::bulk(&mut out, "proto");
+    encode::integer(&mut out, if proto == Proto::Resp3 { 3 } else { 2 });
+    encode::bulk(&mut out, "id");
+    encode::integer(&mut out, id as i64);
+    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+        encode::bulk(&mut out, field);
+        encode::bulk(&mut out, value);
+    }
+    encode::bulk(&mut out, "modules");
+    out.extend_from_slice(&persona.modules);
+    out
+}
+
+/// What CONFIG GET says of the proxy rather than of a node.
+const CONFIG: [(&[u8], &[u8]); 6] = [
+    (b"databases", b"1"),
+    (b"cluster-enabled", b"no"),
+    (b"timeout", b"0"),
+    (b"replica-read-only", b"yes"),
+    (b"slave-read-only", b"yes"),
+    (b"cluster-databases", b"1"),
+];
+
+/// CONFIG GET's reply with a standalone server's values.
+pub fn config_get(reply: &[u8], proto: Proto, out: &mut Vec<u8>) {
+    let (Some(View::Array(fields)) | Some(View::Map(fields))) = view(reply) else { return out.extend_from_slice(reply) };
+    let fields: Vec<&[u8]> = fields.collect();
+    encode::map(out, proto, fields.len() / 2);
+    for pair in fields.chunks_exact(2) {
+        out.extend_from_slice(pair[0]);
+        let own = match view(pair[0]) {
+            Some(View::Bulk(name)) => CONFIG.iter().find(|(known, _)| *known == name).map(|(_, value)| *value),
+            _ => None,
+        };
+        match own {
+            Some(value) => encode::bulk(out, value),
+            None => out.extend_from_slice(pair[1]),
+        }
+    }
+}
+
+/// COMMAND's reply without what the proxy refuses, or the count of what is left.
+pub fn command_list(reply: &[u8], count_only: bool, out: &mut Vec<u8>) {
+    let Some(View::Array(commands)) = view(reply) else { return out.extend_from_slice(reply) };
+    let kept: Vec<&[u8]> = commands.filter(|command| !is_refused(command)).collect();
+    if count_only {
+        return encode::integer(out, kept.len() as i64);
+    }
+    encode::array(out, kept.len());
+    for command in kept {
+        out.extend_from_slice(command);
+    }
+}
+
+fn is_refused(command: &[u8]) -> bool {
+    let Some(View::Array(mut fields)) = view(command) else { return false };
+    let Some(View::Bulk(name) | View::Simple(name)) = fields.next().and_then(view) else { return false };
+    matches!(lookup(name).map(|command| command.class), Some(Class::Blocked(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(found: &[u8], expected: &str) {
+        assert_eq!(String::from_utf8_lossy(found), expected);
+    }
+
+    #[test]
+    fn hello_is_a_map_or_a_flat_array() {
+        let persona = Persona { server: "redis".into(), version: "7.0.15".into(), modules: b"*0\r\n".to_vec() };
+        check(
+            &hello(&persona, Proto::Resp3, 5),
+            "%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:5\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
+        );
+        assert!(hello(&persona, Proto::Resp2, 5).starts_with(b"*14\r\n"));
+    }
+
+    #[test]
+    fn the_cluster_is_taken_out_of_config_get() {
+        let mut out = Vec::new();
+        config_get(b"*4\r\n$9\r\ndatabases\r\n$2\r\n16\r\n$4\r\nsave\r\n$0\r\n\r\n", Proto::Resp2, &mut out);
+        check(&out, "*4\r\n$9\r\ndatabases\r\n$1\r\n1\r\n$4\r\nsave\r\n$0\r\n\r\n");
+        out.clear();
+        config_get(b"%1\r\n$15\r\ncluster-enabled\r\n$3\r\nyes\r\n", Proto::Resp3, &mut out);
+        check(&out, "%1\r\n$15\r\ncluster-enabled\r\n$2\r\nno\r\n");
+    }
+
+    #[test]
+    fn refused_commands_are_not_listed() {
+        let reply = b"*3\r\n*1\r\n$3\r\nget\r\n*1\r\n$8\r\nshutdown\r\n*1\r\n$3\r\nset\r\n";
+        let mut out = Vec::new();
+        command_list(reply, false, &mut out);
+        check(&out, "*2\r\n*1\r\n$3\r\nget\r\n*1\r\n$3\r\nset\r\n");
+        out.clear();
+        command_list(reply, true, &mut out);
+        check(&out, ":2\r\n");
+    }
+}
