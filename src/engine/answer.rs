@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     command,
-    resp::{ReplyError, ReplyScanner},
+    resp::ReplyError,
 };
 
 use super::{
@@ -18,6 +18,15 @@ use super::{
 
 /// Bytes of replies from which a client is written although more of its replies are about to come.
 const WRITE_FROM: usize = 16 * 1024;
+
+/// The lane cannot be used on: what came is no reply, answers nothing, or refuses the greeting.
+struct Broken;
+
+impl From<ReplyError> for Broken {
+    fn from(_: ReplyError) -> Self {
+        Broken
+    }
+}
 
 impl Engine {
     /// The driver reached the node.
@@ -52,7 +61,7 @@ impl Engine {
         self.settle();
     }
 
-    fn read_replies(&mut self, index: u32, mut data: &[u8]) -> Result<(), ReplyError> {
+    fn read_replies(&mut self, index: u32, mut data: &[u8]) -> Result<(), Broken> {
         while !data.is_empty() {
             let Some(lane) = self.lanes.get_mut(index as usize) else { return Ok(()) };
             if lane.carry_scanned < lane.carry.len() {
@@ -81,7 +90,7 @@ impl Engine {
     }
 
     /// The carry ends in a part of a header: what came now is added to it, and all of it is read together.
-    fn read_cut_header<'a>(&mut self, index: u32, data: &'a [u8]) -> Result<&'a [u8], ReplyError> {
+    fn read_cut_header<'a>(&mut self, index: u32, data: &'a [u8]) -> Result<&'a [u8], Broken> {
         let lane = &mut self.lanes[index as usize];
         let cut = lane.carry_scanned;
         let mut pending = lane.carry.split_off(cut);
@@ -164,7 +173,7 @@ impl Engine {
     }
 
     /// The last piece of a reply that came in several.
-    fn reply_ends(&mut self, index: u32, piece: &[u8]) -> Result<(), ReplyError> {
+    fn reply_ends(&mut self, index: u32, piece: &[u8]) -> Result<(), Broken> {
         let lane = &mut self.lanes[index as usize];
         let stream = lane.stream;
         if stream == Stream::No {
@@ -194,13 +203,13 @@ impl Engine {
         Ok(())
     }
 
-    fn pop_front(&mut self, index: u32) -> Result<InFlight, ReplyError> {
-        self.lanes[index as usize].queue.pop_front().ok_or(ReplyError::Unasked)
+    fn pop_front(&mut self, index: u32) -> Result<InFlight, Broken> {
+        self.lanes[index as usize].queue.pop_front().ok_or(Broken)
     }
 
     /// One whole reply, in one piece.
     #[inline]
-    fn reply_complete(&mut self, index: u32, reply: &[u8]) -> Result<(), ReplyError> {
+    fn reply_complete(&mut self, index: u32, reply: &[u8]) -> Result<(), Broken> {
         let lane = &mut self.lanes[index as usize];
         if let LaneState::Greeting(left) = lane.state {
             return self.greeted(index, left, reply);
@@ -209,7 +218,7 @@ impl Engine {
             self.counters.unexpected_pushes += 1;
             return Ok(());
         }
-        let Some(front) = lane.queue.front_mut() else { return Err(ReplyError::Unasked) };
+        let Some(front) = lane.queue.front_mut() else { return Err(Broken) };
         if front.lead > 0 {
             front.lead -= 1;
             return Ok(());
@@ -224,11 +233,11 @@ impl Engine {
         Ok(())
     }
 
-    fn greeted(&mut self, index: u32, left: u8, reply: &[u8]) -> Result<(), ReplyError> {
+    fn greeted(&mut self, index: u32, left: u8, reply: &[u8]) -> Result<(), Broken> {
         if reply.first() == Some(&b'-') {
             self.counters.refused_greetings += 1;
             self.last_greeting_error = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
-            return Err(ReplyError::Unasked);
+            return Err(Broken);
         }
         self.lanes[index as usize].state = if left > 1 { LaneState::Greeting(left - 1) } else { LaneState::Open };
         self.mark_lane_dirty(index);

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Slot,
-    command::{Command, Fan, lookup},
+    command::{Command, Fan},
     resp::{Proto, Span, encode},
 };
 
@@ -13,7 +13,7 @@ use super::{
     merge::{Job, Merge, integer},
     pump::spans_of,
     send::Target,
-    session::{Pause, State},
+    session::{Pause, ReplyMode, State},
 };
 
 impl Engine {
@@ -86,24 +86,24 @@ impl Engine {
 
     /// What needs a map before it can begin waits for one behind a PING to any node, which waits for one too.
     pub(super) fn await_map(&mut self, index: u32, frame: &[u8]) -> Result<(), Pause> {
-        self.one_part_then(index, Job::Again { frame: frame.to_vec() })
+        self.one_part(index, b"*1\r\n$4\r\nPING\r\n", Job::Again { frame: frame.to_vec() })
     }
 
-    fn one_part_then(&mut self, index: u32, job: Job) -> Result<(), Pause> {
-        self.one_part(index, b"*1\r\n$4\r\nPING\r\n", job)
-    }
-
-    /// The map is here: the request is carried out in the place that it was given.
-    pub(super) fn again(&mut self, client: u32, frame: &[u8]) {
-        let Some(spans) = spans_of(frame) else { return };
-        let session = &mut self.clients[client as usize];
+    /// What the request waited for is here: it is taken again, in the place that it was given.
+    pub(super) fn again_stage(&mut self, merge: u32) {
+        let merge = self.merges.remove(merge as usize);
+        let Job::Again { frame } = merge.job else { return };
+        let session = &mut self.clients[merge.client as usize];
         // It was alone behind its barrier, so giving its place back and asking again keeps the order.
-        let active = session.active.as_mut().expect("it is owed this reply");
-        active.replies.pop_back();
+        let place = session.active.as_mut().and_then(|active| active.replies.pop_back());
         session.barrier = None;
-        if let Some(command) = lookup(spans[0].of(frame)) {
-            // Nothing of this client is in flight, so nothing makes it wait.
-            let _ = self.carry_out(client, command, frame, &spans);
+        if place.is_some_and(|reply| reply.silent) && session.reply_mode == ReplyMode::On {
+            session.reply_mode = ReplyMode::SkipNext;
+        }
+        let spans = spans_of(&frame).expect("a frame that was read before");
+        // Nothing of this client is in flight, so nothing but a full lane can make it wait.
+        if self.admit(merge.client, &frame, &spans).is_err() {
+            self.reply_now(merge.client, b"-ERR proxy: the connection to the node is full; try again\r\n");
         }
     }
 

@@ -164,7 +164,9 @@ impl Engine {
         self.counters.protocol_errors += 1;
         if !error.is_silent() {
             let seq = self.owe(index, State::Sent { lane: NONE }, None);
-            self.answer(index, seq, format!("-ERR Protocol error: {error}\r\n").as_bytes());
+            let mut text = Vec::new();
+            error.append_reply(&mut text);
+            self.answer(index, seq, &text);
         }
         self.end_after_replies(index);
     }
@@ -209,7 +211,7 @@ impl Engine {
     }
 
     /// Takes one request, or says why it must wait; then nothing of it has happened.
-    fn admit(&mut self, index: u32, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+    pub(super) fn admit(&mut self, index: u32, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         let session = &mut self.clients[index as usize];
         if session.owed() >= self.settings.pipeline_depth {
             return Err(Pause::Depth);
@@ -226,9 +228,10 @@ impl Engine {
         let taken = match (command.class, command.keys) {
             (Class::Keyed, Keys::First) if spans.len() > 1 => {
                 let slot = Slot::of(spans[1].of(frame));
-                self.send_single(index, command, slot, frame, false)
+                self.send_single(index, slot, frame, false)
             }
-            _ => self.carry_out(index, command, frame, spans),
+            _ if command.subs.is_empty() => self.carry_out(index, command, frame, spans),
+            _ => self.container(index, command, frame, spans),
         };
         if taken.is_ok() {
             self.counters.requests += 1;
@@ -241,16 +244,15 @@ impl Engine {
     pub(super) fn carry_out(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         match command.class {
             Class::Keyed => self.keyed(index, command, frame, spans),
-            Class::Split(kind) => self.split(index, command, kind, frame, spans),
-            Class::AllMasters(fan) => self.fan_out(index, command, fan, false, frame, spans),
-            Class::AllNodes(fan) => self.fan_out(index, command, fan, true, frame, spans),
+            Class::Split(kind) => self.split(index, kind, frame, spans),
+            Class::AllMasters(fan) | Class::AllNodes(fan) => self.fan_out(index, command, fan, frame, spans),
             Class::AnyNode => self.any_node(index, command, frame, spans),
             Class::ScanCursor => self.scan(index, frame, spans),
             Class::Local(local) => self.local(index, command, local, frame, spans),
-            Class::Container => self.container(index, command, frame, spans),
-            Class::Blocking => self.refuse(index, command, "blocking commands"),
-            Class::Transaction => self.refuse(index, command, "transactions"),
-            Class::PubSub => self.refuse(index, command, "subscriptions"),
+            Class::Container => self.send_any(index, frame),
+            Class::Blocking => self.refuse(index, command, "blocking commands are"),
+            Class::Transaction(_) => self.refuse(index, command, "transactions are"),
+            Class::PubSub(_) => self.refuse(index, command, "subscriptions are"),
             Class::Blocked(reason) => {
                 let text = format!("-ERR proxy: '{}' is {reason}\r\n", command.name.to_ascii_lowercase());
                 self.reply_now(index, text.as_bytes());
@@ -260,22 +262,23 @@ impl Engine {
     }
 
     fn container(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
-        match spans.get(1).and_then(|sub| command::lookup_sub(command, sub.of(frame))) {
-            Some(sub) => self.carry_out(index, sub, frame, spans),
+        match spans.get(1).map(|sub| command::lookup_sub(command, sub.of(frame))) {
+            Some(Some(sub)) => self.carry_out(index, sub, frame, spans),
             // The server says itself what is wrong with it.
-            None => self.send_any(index, command, frame),
+            Some(None) => self.send_any(index, frame),
+            None => self.carry_out(index, command, frame, spans),
         }
     }
 
     pub(super) fn refuse(&mut self, index: u32, command: &'static Command, what: &str) -> Result<(), Pause> {
-        let text = format!("-ERR proxy: '{}' is refused: {what} are not supported yet\r\n", command.name.to_ascii_lowercase());
+        let text = format!("-ERR proxy: '{}' is refused: {what} not supported yet\r\n", command.name.to_ascii_lowercase());
         self.reply_now(index, text.as_bytes());
         Ok(())
     }
 
     fn keyed(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         if command::blocks(command, frame, spans) {
-            return self.refuse(index, command, "blocking commands");
+            return self.refuse(index, command, "blocking commands are");
         }
         let mut keys = std::mem::take(&mut self.keys);
         keys.clear();
@@ -294,24 +297,24 @@ impl Engine {
                 self.reply_now(index, b"-CROSSSLOT Keys in request don't hash to the same slot\r\n");
                 Ok(())
             }
-            Some((slot, false, many)) => self.send_single(index, command, slot, frame, many),
-            None => self.send_ordered(index, command, Target::Any(self.any_slot(index)), frame),
+            Some((slot, false, many)) => self.send_single(index, slot, frame, many),
+            None => self.send_ordered(index, Target::Any(self.any_slot(index)), frame),
         }
     }
 
     fn any_node(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         match command.name {
             // Messages of one channel keep their order when they take one way.
-            "PUBLISH" if spans.len() == 3 => self.send_ordered(index, command, Target::Any(Slot::of(spans[1].of(frame))), frame),
+            "PUBLISH" if spans.len() == 3 => self.send_ordered(index, Target::Any(Slot::of(spans[1].of(frame))), frame),
             "CONFIG|GET" if spans.len() > 2 => self.one_part(index, frame, super::merge::Job::ConfigGet),
             "COMMAND" if spans.len() == 1 => self.one_part(index, frame, super::merge::Job::CommandList { count_only: false }),
             "COMMAND|COUNT" if spans.len() == 2 => self.count_commands(index),
-            _ => self.send_any(index, command, frame),
+            _ => self.send_any(index, frame),
         }
     }
 
     /// A request whose effect another node must not overtake: it waits for what this client has in flight elsewhere.
-    fn send_ordered(&mut self, index: u32, command: &'static Command, target: Target, frame: &[u8]) -> Result<(), Pause> {
+    fn send_ordered(&mut self, index: u32, target: Target, frame: &[u8]) -> Result<(), Pause> {
         let proto = self.clients[index as usize].proto;
         let lane = self.resolve(target).and_then(|node| self.lane_to(node, proto, false).ok());
         let elsewhere = self.clients[index as usize].active.as_ref().is_some_and(|active| {
@@ -320,12 +323,12 @@ impl Engine {
         if elsewhere {
             return Err(Pause::Barrier);
         }
-        self.send_to(index, command, target, frame)
+        self.send_to(index, target, frame)
     }
 
     /// To some master: the answer is the same from each, or it is the server's own error text.
-    pub(super) fn send_any(&mut self, index: u32, command: &'static Command, frame: &[u8]) -> Result<(), Pause> {
-        self.send_to(index, command, Target::Any(self.any_slot(index)), frame)
+    pub(super) fn send_any(&mut self, index: u32, frame: &[u8]) -> Result<(), Pause> {
+        self.send_to(index, Target::Any(self.any_slot(index)), frame)
     }
 
     /// A slot that stands for "any master" for this client: always the same, so that what it sees there is one node's.
@@ -334,7 +337,7 @@ impl Engine {
         Slot::new((spread % crate::cluster::SLOT_COUNT as u64) as u16).expect("taken modulo the number of slots")
     }
 
-    fn send_to(&mut self, index: u32, _command: &'static Command, target: Target, frame: &[u8]) -> Result<(), Pause> {
+    fn send_to(&mut self, index: u32, target: Target, frame: &[u8]) -> Result<(), Pause> {
         let proto = self.clients[index as usize].proto;
         match self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, false)) {
             Ok(lane) if !self.has_room(lane) => self.wait_for_room(index, lane),
@@ -358,11 +361,11 @@ impl Engine {
 
     /// The request path's end: one slot, one lane.
     #[inline]
-    pub(super) fn send_single(&mut self, index: u32, command: &'static Command, slot: Slot, frame: &[u8], many_keys: bool) -> Result<(), Pause> {
+    pub(super) fn send_single(&mut self, index: u32, slot: Slot, frame: &[u8], many_keys: bool) -> Result<(), Pause> {
         let session = &self.clients[index as usize];
         let settled = session.owed() == 0 || session.is_settled(self.table.version);
         if !settled || frame.len() >= LARGE_FRAME || many_keys {
-            return self.send_guarded(index, command, slot, frame, many_keys);
+            return self.send_guarded(index, slot, frame, many_keys);
         }
         let proto = session.proto;
         let lane = match self.table.owner(slot) {
@@ -382,7 +385,7 @@ impl Engine {
     }
 
     /// As `send_single`, where order has to be looked at first: unsettled sessions, bulk lanes, several keys of a moving slot.
-    fn send_guarded(&mut self, index: u32, _command: &'static Command, slot: Slot, frame: &[u8], many_keys: bool) -> Result<(), Pause> {
+    fn send_guarded(&mut self, index: u32, slot: Slot, frame: &[u8], many_keys: bool) -> Result<(), Pause> {
         let bulk = frame.len() >= BULK_FRAME;
         let alone = bulk || (many_keys && self.table.is_moving(slot, self.now));
         if !self.settled(index) || alone {
@@ -438,7 +441,8 @@ impl Engine {
     pub(super) fn lane_has_room(&mut self, index: u32, slot: Slot) -> Result<(), Pause> {
         let proto = self.clients[index as usize].proto;
         let Some(node) = self.table.owner(slot) else { return Ok(()) };
-        match self.table.node(node).lanes[proto as usize][0] {
+        let lane = self.table.node(node).lanes[proto as usize][0];
+        match lane {
             NONE => Ok(()),
             lane if self.has_room(lane) => Ok(()),
             lane => self.wait_for_room(index, lane),

@@ -33,7 +33,7 @@ pub struct InFlight {
     /// The retry that holds the request's history, or `NONE` for a fresh one.
     pub retry: u32,
     /// Replies that come before the request's own and are of no interest: ASKING's, or those inside of a MULTI.
-    pub lead: u8,
+    pub lead: u16,
     pub large: bool,
 }
 

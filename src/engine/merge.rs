@@ -58,8 +58,10 @@ pub enum Job {
     Learn { frame: Vec<u8> },
     /// COMMAND GETKEYS of a learned command whose keys move.
     LearnKeys { frame: Vec<u8> },
-    /// One part whose reply is the reply.
-    Relay,
+    /// The request is taken again from its beginning, now that what it waited for is here.
+    Again { frame: Vec<u8> },
+    /// The request goes where COMMAND GETKEYS said.
+    SendTo { frame: Vec<u8>, slot: Option<Slot> },
     /// COMMAND without the commands that are refused; or only their count.
     CommandList { count_only: bool },
     /// CONFIG GET with what a standalone server would say.
@@ -84,6 +86,13 @@ pub struct Merge {
 const SPARE_MERGES: usize = 64;
 /// What a spare merge's arena may hold, in bytes.
 const SPARE_ARENA: usize = 64 * 1024;
+
+impl Job {
+    /// Its parts only ask: they may be sent again whatever their command is.
+    pub fn only_asks(&self) -> bool {
+        !matches!(self, Job::AllOk | Job::Sum | Job::Mget | Job::ShardNumsub | Job::Fan { .. })
+    }
+}
 
 impl Merge {
     pub fn reply(&self, part: usize) -> &[u8] {
@@ -115,9 +124,6 @@ impl Merge {
         self.left = 0;
     }
 
-    pub fn arena_bytes(&self) -> usize {
-        self.arena.len()
-    }
 }
 
 impl Engine {
@@ -140,7 +146,7 @@ impl Engine {
     }
 
     /// Adds one part and sends it.
-    pub(super) fn add_part(&mut self, merge: u32, target: Target, lead: u8, keys: (u32, u32), write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn add_part(&mut self, merge: u32, target: Target, lead: u16, keys: (u32, u32), write: impl FnOnce(&mut Vec<u8>)) {
         let entry = &mut self.merges[merge as usize];
         let ticket = Ticket { client: entry.client, seq: entry.seq, part: entry.parts.len() as u32 };
         entry.parts.push(Part { target, state: State::Sent { lane: NONE }, first: keys.0, count: keys.1 });
@@ -180,9 +186,9 @@ impl Engine {
             }
             self.deliver(Ticket { client, seq, part: NONE }, &out);
         } else {
-            // The slab hands out the place that was just vacated, so the reply's state still names it.
+            let (client, seq) = (merge.client, merge.seq);
             let place = self.merges.insert(merge) as u32;
-            debug_assert_eq!(place, index);
+            self.clients[client as usize].reply(seq).state = State::Merging { merge: place };
             self.next_stage(place);
         }
         if out.capacity() > SPARE_ARENA {
@@ -209,13 +215,13 @@ impl Engine {
                 let replies: Vec<&[u8]> = (0..merge.parts.len()).map(|part| merge.reply(part)).collect();
                 super::merge_replies::merge(*fan, merge.proto, &replies, *count, out);
             }
-            Job::Relay => out.extend_from_slice(merge.reply(0)),
             Job::Info => self.merged_info(merge, out),
             Job::ConfigGet => super::persona::config_get(merge.reply(0), merge.proto, out),
             Job::CommandList { count_only } => super::persona::command_list(merge.reply(0), *count_only, out),
             Job::RandomKeySizes | Job::RandomKey { .. } => return self.merged_random_key(merge, out),
             Job::Scan(_) => return self.merged_scan(merge, out),
             Job::Learn { .. } | Job::LearnKeys { .. } => return self.merged_learn(merge, out),
+            Job::Again { .. } | Job::SendTo { .. } => return false,
         }
         true
     }
@@ -224,7 +230,8 @@ impl Engine {
         match self.merges[index as usize].job {
             Job::RandomKey { .. } => self.random_key_stage(index),
             Job::Scan(_) => self.scan_stage(index),
-            Job::Learn { .. } | Job::LearnKeys { .. } | Job::Relay => self.learn_stage(index),
+            Job::Again { .. } => self.again_stage(index),
+            Job::SendTo { .. } => self.send_to_stage(index),
             _ => unreachable!("this job has one stage"),
         }
     }

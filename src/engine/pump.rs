@@ -36,7 +36,7 @@ struct Confirm {
 pub struct Retry {
     pub ticket: Ticket,
     pub frame: Bytes,
-    pub lead: u8,
+    pub lead: u16,
     target: Target,
     proto: Proto,
     deadline: Micros,
@@ -54,7 +54,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    pub fn new(ticket: Ticket, frame: Bytes, target: Target, proto: Proto, lead: u8, deadline: Micros) -> Self {
+    pub fn new(ticket: Ticket, frame: Bytes, target: Target, proto: Proto, lead: u16, deadline: Micros) -> Self {
         Retry {
             ticket,
             frame,

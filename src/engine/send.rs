@@ -10,7 +10,7 @@ use crate::{
 use super::{
     Engine, Event,
     ids::{LaneId, Micros, NONE, NodeId, Ticket},
-    lane::{InFlight, Lane, LaneState},
+    lane::{InFlight, Lane},
     pipe::LARGE_FRAME,
     pump::Retry,
     session::State,
@@ -77,7 +77,7 @@ impl Engine {
 
     /// Queues one request on a lane. `write` appends its bytes; `lead` replies come before its own.
     #[inline]
-    pub(super) fn queue(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn queue(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u16, write: impl FnOnce(&mut Vec<u8>)) {
         let lane = &mut self.lanes[lane_index as usize];
         if lane.queue.is_empty() {
             lane.progress_us = self.now;
@@ -93,7 +93,7 @@ impl Engine {
     }
 
     /// As `queue`, for a large frame that is not copied.
-    pub(super) fn queue_large(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u8, frame: Bytes) {
+    pub(super) fn queue_large(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u16, frame: Bytes) {
         self.queue(lane_index, ticket, retry, lead, |_| {});
         let lane = &mut self.lanes[lane_index as usize];
         lane.pipe.push_large(frame);
@@ -103,7 +103,7 @@ impl Engine {
     /// Sends a held request to a lane, behind ASKING if it must be.
     pub(super) fn queue_retry(&mut self, lane_index: u32, retry_index: u32, asking: bool) {
         let retry = &self.retries[retry_index as usize];
-        let (ticket, frame, lead) = (retry.ticket, retry.frame.clone(), retry.lead + u8::from(asking));
+        let (ticket, frame, lead) = (retry.ticket, retry.frame.clone(), retry.lead + u16::from(asking));
         if frame.len() >= LARGE_FRAME && !asking {
             self.queue_large(lane_index, ticket, retry_index, lead, frame);
         } else {
@@ -117,7 +117,7 @@ impl Engine {
     }
 
     /// Sends one part of a reply, or holds it until it can be sent.
-    pub(super) fn send_part(&mut self, ticket: Ticket, target: Target, proto: Proto, lead: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn send_part(&mut self, ticket: Ticket, target: Target, proto: Proto, lead: u16, write: impl FnOnce(&mut Vec<u8>)) {
         let lane = self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, false));
         match lane {
             Ok(lane) => {
@@ -133,7 +133,7 @@ impl Engine {
     }
 
     /// A request that could not be sent yet waits with its own copy of its bytes.
-    pub(super) fn hold_fresh(&mut self, ticket: Ticket, target: Target, proto: Proto, lead: u8, frame: Bytes) {
+    pub(super) fn hold_fresh(&mut self, ticket: Ticket, target: Target, proto: Proto, lead: u16, frame: Bytes) {
         let arrived = self.clients[ticket.client as usize].reply(ticket.seq).arrived;
         let retry = Retry::new(ticket, frame, target, proto, lead, arrived + self.settings.retry_deadline_us);
         self.hold(retry);
@@ -151,10 +151,5 @@ impl Engine {
     /// Whether clients may queue more on this lane.
     pub(super) fn has_room(&self, lane_index: u32) -> bool {
         self.lanes[lane_index as usize].pipe.held() <= self.settings.lane_buffer_max
-    }
-
-    /// What the driver writes next on this lane.
-    pub(super) fn lane_may_write(lane: &Lane) -> bool {
-        lane.state == LaneState::Open
     }
 }

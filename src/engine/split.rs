@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     cluster::Slot,
-    command::{Command, SplitKind},
+    command::SplitKind,
     resp::{Proto, Span, encode},
 };
 
@@ -39,18 +39,18 @@ impl SplitKind {
 
 impl Engine {
     /// Takes a request whose keys may be split. One slot: it goes as it came, untouched.
-    pub(super) fn split(&mut self, client: u32, command: &'static Command, kind: SplitKind, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+    pub(super) fn split(&mut self, client: u32, kind: SplitKind, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         let (lead_args, step) = kind.shape();
         let keys = spans.len().saturating_sub(lead_args) / step;
         if keys == 0 || (spans.len() - lead_args) % step != 0 {
-            return self.send_any(client, command, frame);
+            return self.send_any(client, frame);
         }
         let mut by_slot = std::mem::take(&mut self.by_slot);
         by_slot.clear();
         by_slot.extend((0..keys).map(|key| (Slot::of(spans[lead_args + key * step].of(frame)), key as u32)));
         let first = by_slot[0].0;
         let taken = if by_slot.iter().all(|(slot, _)| *slot == first) {
-            self.send_single(client, command, first, frame, keys > 1)
+            self.send_single(client, first, frame, keys > 1)
         } else {
             by_slot.sort_unstable_by_key(|(slot, key)| (slot.get(), *key));
             self.split_over(client, kind, frame, spans, &by_slot)

@@ -167,8 +167,13 @@ impl Table {
     /// The node that the map knows under this address, in any of its spellings.
     pub fn find(&self, addr: &Addr) -> Option<NodeId> {
         let map = self.map.as_ref()?;
-        let node = &map.nodes[usize::from(map.find_addr(addr)?)];
+        let node = &map.nodes[usize::from(map.find_addr(addr.as_str())?)];
         self.nodes.iter().position(|entry| entry.in_map && entry.id == node.id && entry.addr == node.addr).map(|place| NodeId(place as u16))
+    }
+
+    /// The node with this id.
+    pub fn find_id(&self, id: &str) -> Option<NodeId> {
+        self.nodes.iter().position(|entry| entry.in_map && &*entry.id == id).map(|place| NodeId(place as u16))
     }
 
     pub fn mark_moving(&mut self, slot: Slot, now: Micros) {
@@ -188,17 +193,5 @@ impl Table {
     /// All nodes of the map that are not known to have failed.
     pub fn all(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.iter().enumerate().filter(|(_, node)| node.in_map && !node.failed).map(|(place, _)| NodeId(place as u16))
-    }
-
-    /// Masters that own a slot, in the order of their lowest one.
-    pub fn owners(&self) -> Vec<NodeId> {
-        let mut seen = vec![false; self.nodes.len()];
-        let mut owners = Vec::new();
-        for owner in self.owners.iter().filter(|owner| **owner != NO_NODE) {
-            if !std::mem::replace(&mut seen[usize::from(*owner)], true) {
-                owners.push(NodeId(*owner));
-            }
-        }
-        owners
     }
 }

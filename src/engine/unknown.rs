@@ -10,7 +10,6 @@ use super::{
     ids::Micros,
     intake::whole,
     merge::{Job, Merge},
-    pump::spans_of,
     send::Target,
     session::{Pause, State},
 };
@@ -193,7 +192,7 @@ mod tests {
     fn keys_of_a_range_share_a_slot_or_not() {
         let mut frame = Vec::new();
         encode::command(&mut frame, &[b"FOO", b"{a}1", b"x", b"{a}2", b"y"]);
-        let spans = spans_of(&frame).expect("just written");
+        let spans = super::super::pump::spans_of(&frame).expect("just written");
         let slot = Slot::of(b"{a}");
         assert!(matches!(slot_of_range(&frame, &spans, 1, -1, 2), Keyed::Slot(found, true) if found == slot));
         assert!(matches!(slot_of_range(&frame, &spans, 1, 1, 1), Keyed::Slot(found, false) if found == slot));
