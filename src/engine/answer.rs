@@ -1,6 +1,7 @@
 //! From a lane's bytes to replies, and from each reply to the client that it belongs to.
 
 use bytes::Bytes;
+use slab::Slab;
 
 use crate::{
     command,
@@ -10,7 +11,7 @@ use crate::{
 use super::{
     Engine, Event, LaneId, RefreshCause,
     ids::{ClientId, NONE, Ticket},
-    lane::{InFlight, LaneState, STREAM_FROM, Stream},
+    lane::{InFlight, Lane, LaneState, STREAM_FROM, Stream},
     pump::name_of,
     retry::{Asked, Verdict, on_lane_lost},
     session::{Ending, State},
@@ -28,10 +29,15 @@ impl From<ReplyError> for Broken {
     }
 }
 
+/// The lane that an id names, if it is still there.
+pub(super) fn lane_mut(lanes: &mut Slab<Lane>, id: LaneId) -> Option<&mut Lane> {
+    lanes.get_mut(id.index as usize).filter(|lane| lane.id == id)
+}
+
 impl Engine {
-    /// The driver reached the node.
-    pub fn lane_connected(&mut self, lane: LaneId) {
-        let Some(found) = self.lanes.get_mut(lane.0 as usize) else { return };
+    /// The driver reached the node. False when the lane is not wanted any more.
+    pub fn lane_connected(&mut self, lane: LaneId) -> bool {
+        let Some(found) = lane_mut(&mut self.lanes, lane) else { return false };
         found.progress_us = self.now;
         found.state = match found.greeting_replies {
             0 => LaneState::Open,
@@ -39,24 +45,25 @@ impl Engine {
         };
         let node = found.node;
         self.table.node(node).dial_succeeded();
-        self.mark_lane_dirty(lane.0);
+        self.mark_lane_dirty(lane.index);
         self.settle();
+        true
     }
 
     pub(super) fn mark_lane_dirty(&mut self, lane_index: u32) {
         let lane = &mut self.lanes[lane_index as usize];
         if !std::mem::replace(&mut lane.dirty, true) {
-            self.dirty_lanes.push(LaneId(lane_index));
+            self.dirty_lanes.push(lane.id);
         }
     }
 
     /// Takes what a node sent. An answer that cannot be understood breaks the lane.
     pub fn lane_bytes(&mut self, lane: LaneId, data: &[u8]) {
-        let Some(found) = self.lanes.get_mut(lane.0 as usize) else { return };
+        let Some(found) = lane_mut(&mut self.lanes, lane) else { return };
         found.progress_us = self.now;
-        if self.read_replies(lane.0, data).is_err() {
+        if self.read_replies(lane.index, data).is_err() {
             self.counters.broken_lanes += 1;
-            self.give_lane_up(lane.0);
+            self.give_lane_up(lane.index);
         }
         self.settle();
     }
@@ -326,15 +333,15 @@ impl Engine {
 
     /// The driver lost a lane, or never reached its node.
     pub fn lane_lost(&mut self, lane: LaneId) {
-        if self.lanes.contains(lane.0 as usize) {
-            self.lose_lane(lane.0);
+        if lane_mut(&mut self.lanes, lane).is_some() {
+            self.lose_lane(lane.index);
         }
         self.settle();
     }
 
     /// The engine itself gives a lane up.
     pub(super) fn give_lane_up(&mut self, index: u32) {
-        self.events.push_back(Event::CloseLane { lane: LaneId(index) });
+        self.events.push_back(Event::CloseLane { lane: self.lanes[index as usize].id });
         self.lose_lane(index);
     }
 

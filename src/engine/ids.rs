@@ -4,9 +4,13 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(pub u32);
 
-/// A lane's place in its worker's slab. Reused after the lane is lost.
+/// A lane: its place in its worker's slab, and a number that no other lane ever has, so that what the driver says of a lane that
+/// the engine gave up meanwhile is not taken for another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LaneId(pub u32);
+pub struct LaneId {
+    pub(super) index: u32,
+    pub(super) unique: u32,
+}
 
 /// A node's place in its worker's route table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

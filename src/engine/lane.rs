@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::resp::{Proto, ReplyScanner, encode};
 
 use super::{
-    ids::{Micros, NodeId, Ticket},
+    ids::{LaneId, Micros, NodeId, Ticket},
     pipe::Pipe,
     settings::Auth,
 };
@@ -52,6 +52,7 @@ pub enum Stream {
 
 /// See the module's head.
 pub struct Lane {
+    pub id: LaneId,
     pub node: NodeId,
     pub proto: Proto,
     pub bulk: bool,
@@ -76,7 +77,7 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub fn new(node: NodeId, proto: Proto, bulk: bool, auth: Option<&Auth>, now: Micros) -> Self {
+    pub fn new(id: LaneId, node: NodeId, proto: Proto, bulk: bool, auth: Option<&Auth>, now: Micros) -> Self {
         let mut greeting = Vec::new();
         let mut replies = 0;
         if let Some(auth) = auth {
@@ -92,6 +93,7 @@ impl Lane {
             replies += 1;
         }
         Lane {
+            id,
             node,
             proto,
             bulk,

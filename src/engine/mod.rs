@@ -144,6 +144,7 @@ pub struct Engine {
     table: Table,
     clients: Slab<Session>,
     lanes: Slab<Lane>,
+    lanes_made: u32,
     merges: Slab<Merge>,
     retries: Slab<Retry>,
     spare_merges: Vec<Merge>,
@@ -203,6 +204,7 @@ impl Engine {
             table: Table::default(),
             clients: Slab::new(),
             lanes: Slab::new(),
+            lanes_made: 0,
             merges: Slab::new(),
             retries: Slab::new(),
             spare_merges: Vec::new(),
@@ -291,13 +293,13 @@ impl Engine {
             active.out.advance(count);
             active.out.release_written();
             if active.is_at_rest() {
-                self.touch(client.0);
+                self.rest(client.0);
             }
         }
     }
 
     pub fn lane_chunks<'a>(&'a self, lane: LaneId, slices: &mut [IoSlice<'a>]) -> usize {
-        let Some(lane) = self.lanes.get(lane.0 as usize) else { return 0 };
+        let Some(lane) = self.lanes.get(lane.index as usize).filter(|found| found.id == lane) else { return 0 };
         match lane.state {
             LaneState::Dialing => 0,
             LaneState::Greeting(_) if lane.greeting.is_empty() => 0,
@@ -310,7 +312,7 @@ impl Engine {
     }
 
     pub fn lane_wrote(&mut self, lane: LaneId, count: usize) {
-        let Some(lane) = self.lanes.get_mut(lane.0 as usize) else { return };
+        let Some(lane) = answer::lane_mut(&mut self.lanes, lane) else { return };
         match lane.state {
             LaneState::Greeting(_) => drop(lane.greeting.drain(..count)),
             _ => lane.pipe.advance(count),
@@ -321,7 +323,7 @@ impl Engine {
     pub fn take_dirty_lanes(&mut self, into: &mut Vec<LaneId>) {
         into.append(&mut self.dirty_lanes);
         for lane in into.iter() {
-            if let Some(lane) = self.lanes.get_mut(lane.0 as usize) {
+            if let Some(lane) = answer::lane_mut(&mut self.lanes, *lane) {
                 lane.dirty = false;
             }
         }
@@ -349,6 +351,10 @@ impl Engine {
             None => false,
         });
         !lazy_clients.is_empty()
+    }
+
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
     }
 
     pub fn next_event(&mut self) -> Option<Event> {

@@ -68,10 +68,12 @@ impl Engine {
         if entry.dial_after_us > now {
             return Err(NotNow::DialAfter(entry.dial_after_us));
         }
-        let lane = Lane::new(node, proto, bulk, self.settings.auth.as_ref(), now);
-        let index = self.lanes.insert(lane) as u32;
+        let index = self.lanes.vacant_key() as u32;
+        self.lanes_made = self.lanes_made.wrapping_add(1);
+        let id = LaneId { index, unique: self.lanes_made };
+        self.lanes.insert(Lane::new(id, node, proto, bulk, self.settings.auth.as_ref(), now));
         *place = index;
-        self.events.push_back(Event::Dial { lane: LaneId(index), addr: entry.addr.clone() });
+        self.events.push_back(Event::Dial { lane: id, addr: entry.addr.clone() });
         Ok(index)
     }
 
@@ -88,7 +90,7 @@ impl Engine {
         lane.queue.push_back(InFlight { ticket, len, retry, lead, large: false });
         if !lane.dirty {
             lane.dirty = true;
-            self.dirty_lanes.push(LaneId(lane_index));
+            self.dirty_lanes.push(lane.id);
         }
     }
 

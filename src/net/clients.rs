@@ -1,0 +1,108 @@
+//! A client's task: reads while the engine wants more, writes when the flusher found no room.
+
+use std::{
+    future::poll_fn,
+    io,
+    rc::Rc,
+    sync::atomic::Ordering::Relaxed,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::ReadBuf,
+    net::{TcpStream, UnixStream},
+};
+
+use crate::engine::ClientId;
+
+use super::{
+    listener::Accepted,
+    socket::{Socket, Stream},
+    worker::Worker,
+};
+
+/// Reads of one socket in one turn: a client that sends without end does not keep others waiting.
+pub(super) const READS_A_TURN: usize = 4;
+
+/// Takes over a connection.
+pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted) {
+    let (stream, peer, local) = match register(accepted) {
+        Ok(registered) => registered,
+        Err(error) => {
+            tracing::warn!(%error, "a new client's connection could not be used");
+            worker.client_refused();
+            return;
+        }
+    };
+    let public_id = worker.config.shared.client_ids.fetch_add(1, Relaxed);
+    let client = worker.with_engine(|engine| engine.client_open(public_id, &peer, &local));
+    let socket = Rc::new(Socket::new(stream));
+    worker.clients.borrow_mut().insert(client.0, socket.clone());
+    worker.client_opened();
+    tokio::task::spawn_local(run(worker.clone(), client, socket));
+}
+
+fn register(accepted: Accepted) -> io::Result<(Stream, String, String)> {
+    Ok(match accepted {
+        Accepted::Tcp { stream, peer, local } => (Stream::Tcp(TcpStream::from_std(stream)?), peer, local),
+        Accepted::Unix { stream, path } => (Stream::Unix(UnixStream::from_std(stream)?), path.clone(), path),
+    })
+}
+
+async fn run(worker: Rc<Worker>, client: ClientId, socket: Rc<Socket>) {
+    let mut ended = false;
+    poll_fn(|context| {
+        if socket.closed.get() {
+            return Poll::Ready(());
+        }
+        socket.remember(context);
+        write_on(&worker, client, &socket, context);
+        if ended {
+            return if socket.closed.get() { Poll::Ready(()) } else { Poll::Pending };
+        }
+        read_on(&worker, client, &socket, context, &mut ended)
+    })
+    .await;
+    // Its engine id may belong to another by now if it was closed by the engine; then the table has no such socket.
+}
+
+fn write_on(worker: &Rc<Worker>, client: ClientId, socket: &Socket, context: &mut Context<'_>) {
+    while socket.write_blocked.get() && !socket.closed.get() {
+        match socket.poll_write_ready(context) {
+            Poll::Pending => return,
+            Poll::Ready(Ok(())) => {
+                socket.write_blocked.set(false);
+                worker.flush_client(client);
+            }
+            Poll::Ready(Err(_)) => worker.close_client(client),
+        }
+    }
+}
+
+fn read_on(worker: &Rc<Worker>, client: ClientId, socket: &Rc<Socket>, context: &mut Context<'_>, ended: &mut bool) -> Poll<()> {
+    for _ in 0..READS_A_TURN {
+        if socket.closed.get() {
+            return Poll::Ready(());
+        }
+        if !worker.engine.borrow().client_reads(client) {
+            return Poll::Pending;
+        }
+        let mut scratch = worker.scratch.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut scratch);
+        match socket.poll_read(context, &mut buffer) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                *ended = true;
+                worker.with_engine(|engine| engine.client_eof(client));
+                return if socket.closed.get() { Poll::Ready(()) } else { Poll::Pending };
+            }
+            Poll::Ready(Ok(())) => worker.with_engine(|engine| engine.client_bytes(client, buffer.filled())),
+            Poll::Ready(Err(_)) => {
+                worker.close_client(client);
+                return Poll::Ready(());
+            }
+        }
+    }
+    context.waker().wake_by_ref();
+    Poll::Pending
+}

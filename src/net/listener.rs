@@ -1,0 +1,117 @@
+//! Listening sockets. Accepting runs on the control thread; each connection goes to the worker with the fewest clients.
+
+use std::{io, net::SocketAddr, os::unix::fs::FileTypeExt, path::PathBuf, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, UnixListener};
+
+/// A connection on its way to a worker.
+pub enum Accepted {
+    Tcp { stream: std::net::TcpStream, peer: String, local: String },
+    Unix { stream: std::os::unix::net::UnixStream, path: String },
+}
+
+/// Why a listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: String, source: io::Error },
+    #[error("cannot listen on unix:{path}: expected a socket or nothing there, found another kind of file")]
+    NotASocket { path: String },
+}
+
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// Connections that wait to be accepted: enough for every client of a restarted application to come at once.
+const BACKLOG: i32 = 1024;
+
+impl Listener {
+    pub async fn tcp(address: &str) -> Result<Listener, BindError> {
+        let failed = |source| BindError::Listen { address: address.to_string(), source };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for resolved in tokio::net::lookup_host(address).await.map_err(failed)? {
+            match listen(resolved) {
+                Ok(listener) => return Ok(Listener::Tcp(listener)),
+                Err(error) => last = error,
+            }
+        }
+        Err(failed(last))
+    }
+
+    /// A socket that a dead process left behind is replaced.
+    pub fn unix(path: PathBuf) -> Result<Listener, BindError> {
+        let text = path.display().to_string();
+        if let Ok(found) = std::fs::symlink_metadata(&path) {
+            if !found.file_type().is_socket() {
+                return Err(BindError::NotASocket { path: text });
+            }
+            if std::os::unix::net::UnixStream::connect(&path).is_err() {
+                // Nobody listens on it. If it cannot be removed, binding says why.
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        let failed = |source| BindError::Listen { address: format!("unix:{text}"), source };
+        Ok(Listener::Unix(UnixListener::bind(&path).map_err(failed)?, path))
+    }
+
+    pub async fn accept(&self, keepalive: Option<Duration>) -> io::Result<Accepted> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                set_keepalive(&stream, keepalive)?;
+                let local = stream.local_addr()?.to_string();
+                Ok(Accepted::Tcp { stream: stream.into_std()?, peer: peer.to_string(), local })
+            }
+            Listener::Unix(listener, path) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Accepted::Unix { stream: stream.into_std()?, path: format!("{}:0", path.display()) })
+            }
+        }
+    }
+
+    /// The TCP port, as the system gave it.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Listener::Unix(..) => None,
+        }
+    }
+
+    /// What a log line calls it.
+    pub fn name(&self) -> String {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().map_or_else(|_| "tcp".into(), |address| address.to_string()),
+            Listener::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self {
+            // Already gone is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    // A restarted sidecar must not wait for its predecessor's connections to time out.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+pub(super) fn set_keepalive(stream: &tokio::net::TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
+    match keepalive {
+        Some(time) => SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(time / 3 + Duration::from_secs(1))),
+        None => Ok(()),
+    }
+}

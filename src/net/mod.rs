@@ -1,0 +1,15 @@
+//! tokio drivers of the engine: sockets in, bytes across, bytes out. Nothing is decided here.
+//!
+//! A worker is a thread with one current-thread runtime: a task a socket, one flusher behind them in the runtime's queue, one timer.
+//! Tasks read and feed the engine; the flusher then writes every dirty lane and client once.
+
+mod clients;
+mod clock;
+mod lanes;
+mod listener;
+mod socket;
+mod worker;
+
+pub use clock::Clock;
+pub use listener::{Accepted, BindError, Listener};
+pub use worker::{Shared, ToWorker, WorkerConfig, WorkerHandle};

@@ -1,0 +1,404 @@
+//! A worker: one thread, one runtime, one engine.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io::{self, IoSlice},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use rustc_hash::FxHashMap;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::LocalSet,
+};
+
+use crate::{
+    cluster::SlotMap,
+    engine::{ClientFilter, ClientId, ClientLine, Counters, Engine, Event, LaneId, Load, Scripts, Settings},
+    topology::{RefreshCause, TopologyHandle},
+};
+
+use super::{
+    clients, clock::Clock, lanes,
+    listener::Accepted,
+    socket::Socket,
+};
+
+/// One read takes at most this much: a busy socket's whole pipeline, or a fair share of a large value.
+const SCRATCH: usize = 128 * 1024;
+
+/// Slices of one vectored write.
+const SLICES: usize = 16;
+
+/// What workers, acceptors and statistics share. Nothing of it is touched on the request path.
+pub struct Shared {
+    pub client_ids: AtomicU64,
+    pub connected: AtomicUsize,
+    pub accepted: AtomicU64,
+    pub rejected: AtomicU64,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Shared { client_ids: AtomicU64::new(1), connected: AtomicUsize::new(0), accepted: AtomicU64::new(0), rejected: AtomicU64::new(0) }
+    }
+}
+
+/// What a worker is told.
+pub enum ToWorker {
+    Client(Accepted),
+    /// CLIENT LIST of another worker's client.
+    List { filter: ClientFilter, lines: oneshot::Sender<Vec<ClientLine>> },
+    /// Counts for INFO and the admin namespace.
+    Stats(oneshot::Sender<(Counters, Load)>),
+    /// Finish what is in flight, for at most so long, and end.
+    Stop(Duration),
+}
+
+/// What a worker is made of.
+pub struct WorkerConfig {
+    pub number: usize,
+    pub settings: Settings,
+    pub clock: Clock,
+    pub dial_timeout: Duration,
+    pub keepalive: Option<Duration>,
+    pub clients_max: usize,
+    pub run_id: String,
+    pub scripts: Arc<Scripts>,
+    pub shared: Arc<Shared>,
+    pub maps: watch::Receiver<Option<Arc<SlotMap>>>,
+    pub topology: TopologyHandle,
+    /// All workers, this one too.
+    pub peers: Vec<mpsc::UnboundedSender<ToWorker>>,
+}
+
+/// A running worker, as the control thread sees it.
+pub struct WorkerHandle {
+    pub inbox: mpsc::UnboundedSender<ToWorker>,
+    /// Clients that it was given and that are not closed.
+    pub clients: Arc<AtomicUsize>,
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// Starts the thread.
+    pub fn start(config: WorkerConfig, inbox: mpsc::UnboundedReceiver<ToWorker>) -> io::Result<WorkerHandle> {
+        let clients = Arc::new(AtomicUsize::new(0));
+        let counted = clients.clone();
+        let own_inbox = config.peers[config.number].clone();
+        let thread = std::thread::Builder::new().name(format!("worker-{}", config.number)).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime needs an epoll descriptor, and the process has only just begun");
+            LocalSet::new().block_on(&runtime, Worker::run(config, inbox, counted));
+        })?;
+        Ok(WorkerHandle { inbox: own_inbox, clients, thread })
+    }
+}
+
+/// The worker's own state; its tasks share it.
+pub(super) struct Worker {
+    pub engine: RefCell<Engine>,
+    pub config: WorkerConfig,
+    pub clients: RefCell<FxHashMap<u32, Rc<Socket>>>,
+    pub lanes: RefCell<FxHashMap<LaneId, Rc<Socket>>>,
+    pub scratch: RefCell<Box<[u8]>>,
+    clients_counted: Arc<AtomicUsize>,
+    flusher: RefCell<Option<Waker>>,
+    timer: RefCell<Option<Waker>>,
+    armed: Cell<u64>,
+    flush_pending: Cell<bool>,
+    /// The clock was read in this turn.
+    clock_read: Cell<bool>,
+}
+
+impl Worker {
+    async fn run(config: WorkerConfig, mut inbox: mpsc::UnboundedReceiver<ToWorker>, clients_counted: Arc<AtomicUsize>) {
+        let seed = config.clock.now_us() ^ (config.number as u64) << 48;
+        let engine = Engine::new(config.settings.clone(), config.scripts.clone(), seed, config.clock.now_us());
+        let mut maps = config.maps.clone();
+        let worker = Rc::new(Worker {
+            engine: RefCell::new(engine),
+            config,
+            clients: RefCell::default(),
+            lanes: RefCell::default(),
+            scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+            clients_counted,
+            flusher: RefCell::new(None),
+            timer: RefCell::new(None),
+            armed: Cell::new(0),
+            flush_pending: Cell::new(false),
+            clock_read: Cell::new(false),
+        });
+        tokio::task::spawn_local(worker.clone().flush_for_ever());
+        tokio::task::spawn_local(worker.clone().tick_for_ever());
+        let watcher = worker.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let map = maps.borrow_and_update().clone();
+                if let Some(map) = map {
+                    watcher.with_engine(|engine| engine.map_published(map));
+                }
+                if maps.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        while let Some(message) = inbox.recv().await {
+            match message {
+                ToWorker::Client(accepted) => clients::start(&worker, accepted),
+                // Who asked may have gone: then nobody needs the answer.
+                ToWorker::List { filter, lines } => drop(lines.send(worker.engine.borrow().list_clients(&filter))),
+                ToWorker::Stats(stats) => {
+                    let engine = worker.engine.borrow();
+                    drop(stats.send((engine.counters, engine.load())));
+                }
+                ToWorker::Stop(grace) => return worker.drain(grace).await,
+            }
+        }
+    }
+
+    /// Runs `act` on the engine at the time of this turn, then does what the engine asks for.
+    pub fn with_engine<T>(self: &Rc<Self>, act: impl FnOnce(&mut Engine) -> T) -> T {
+        let mut engine = self.engine.borrow_mut();
+        if !self.clock_read.replace(true) {
+            engine.set_now(self.config.clock.now_us());
+        }
+        let result = act(&mut engine);
+        let timeout = engine.next_timeout();
+        let mut event = engine.next_event();
+        drop(engine);
+        while let Some(happened) = event {
+            self.on_event(happened);
+            event = self.engine.borrow_mut().next_event();
+        }
+        if timeout < self.armed.get() {
+            wake(&self.timer);
+        }
+        if !self.flush_pending.replace(true) {
+            wake(&self.flusher);
+        }
+        result
+    }
+
+    fn on_event(self: &Rc<Self>, event: Event) {
+        match event {
+            Event::Dial { lane, addr } => lanes::start(self, lane, addr),
+            Event::CloseLane { lane } => {
+                if let Some(socket) = self.lanes.borrow_mut().remove(&lane) {
+                    socket.close();
+                }
+            }
+            Event::CloseClient { client } => self.close_client(client),
+            Event::Resume { client } => {
+                if let Some(socket) = self.clients.borrow().get(&client.0) {
+                    socket.wake();
+                }
+            }
+            Event::Refresh(cause) => self.config.topology.hint(cause_of(cause)),
+            Event::ListClients { token, filter } => {
+                let worker = self.clone();
+                tokio::task::spawn_local(async move {
+                    let mut lines = Vec::new();
+                    for peer in &worker.config.peers {
+                        let (sender, receiver) = oneshot::channel();
+                        // A worker that is stopping has no clients to tell of.
+                        if peer.send(ToWorker::List { filter: filter.clone(), lines: sender }).is_ok() {
+                            lines.extend(receiver.await.unwrap_or_default());
+                        }
+                    }
+                    lines.sort_by_key(|line| line.id);
+                    worker.with_engine(|engine| engine.clients_listed(token, &lines));
+                });
+            }
+        }
+    }
+
+    /// Forgets a client whose connection is to be closed, or has ended.
+    pub fn close_client(self: &Rc<Self>, client: ClientId) {
+        let Some(socket) = self.clients.borrow_mut().remove(&client.0) else { return };
+        socket.close();
+        self.clients_counted.fetch_sub(1, Relaxed);
+        self.config.shared.connected.fetch_sub(1, Relaxed);
+        self.with_engine(|engine| engine.client_gone(client));
+        self.set_facts();
+    }
+
+    pub fn client_opened(&self) {
+        self.set_facts();
+    }
+
+    /// A connection that was counted could not be taken over.
+    pub fn client_refused(&self) {
+        self.clients_counted.fetch_sub(1, Relaxed);
+        self.config.shared.connected.fetch_sub(1, Relaxed);
+    }
+
+    fn set_facts(&self) {
+        let shared = &self.config.shared;
+        let facts = crate::engine::ProxyFacts {
+            tcp_port: self.config.settings.tcp_port,
+            run_id: self.config.run_id.clone(),
+            uptime_seconds: self.config.clock.now_us() / 1_000_000,
+            connected_clients: shared.connected.load(Relaxed) as u64,
+            max_clients: self.config.clients_max as u64,
+            total_connections: shared.accepted.load(Relaxed),
+            rejected_connections: shared.rejected.load(Relaxed),
+            process_id: std::process::id(),
+        };
+        self.engine.borrow_mut().set_facts(facts);
+    }
+
+    /// Writes everything that is dirty, once a turn, behind the sockets in the queue.
+    async fn flush_for_ever(self: Rc<Self>) {
+        let mut dirty_lanes: Vec<LaneId> = Vec::new();
+        let mut dirty_clients: Vec<ClientId> = Vec::new();
+        poll_fn(move |context| {
+            remember(&self.flusher, context.waker());
+            self.flush_pending.set(false);
+            self.clock_read.set(false);
+            self.engine.borrow_mut().take_dirty_lanes(&mut dirty_lanes);
+            for lane in dirty_lanes.drain(..) {
+                self.flush_lane(lane);
+            }
+            let others_wait = self.engine.borrow_mut().take_dirty_clients(&mut dirty_clients);
+            for client in dirty_clients.drain(..) {
+                self.flush_client(client);
+            }
+            if others_wait && !self.flush_pending.replace(true) {
+                context.waker().wake_by_ref();
+            }
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    /// Writes what a lane has; what does not fit is written by its task when there is room.
+    pub fn flush_lane(self: &Rc<Self>, lane: LaneId) {
+        let Some(socket) = self.lanes.borrow().get(&lane).cloned() else { return };
+        let mut engine = self.engine.borrow_mut();
+        let outcome = flush(&socket, &mut *engine, |engine, slices| engine.lane_chunks(lane, slices), |engine, count| engine.lane_wrote(lane, count));
+        drop(engine);
+        if outcome.is_err() {
+            self.lane_ended(lane);
+        }
+    }
+
+    pub fn flush_client(self: &Rc<Self>, client: ClientId) {
+        let Some(socket) = self.clients.borrow().get(&client.0).cloned() else { return };
+        let mut engine = self.engine.borrow_mut();
+        let outcome =
+            flush(&socket, &mut *engine, |engine, slices| engine.client_chunks(client, slices), |engine, count| engine.client_wrote(client, count));
+        let happened = engine.has_event();
+        drop(engine);
+        if outcome.is_err() {
+            self.close_client(client);
+        } else if happened {
+            self.with_engine(|_| {});
+        }
+    }
+
+    /// A lane's connection broke.
+    pub fn lane_ended(self: &Rc<Self>, lane: LaneId) {
+        let socket = self.lanes.borrow_mut().remove(&lane);
+        if let Some(socket) = socket {
+            socket.close();
+            self.with_engine(|engine| engine.lane_lost(lane));
+        }
+    }
+
+    async fn tick_for_ever(self: Rc<Self>) {
+        let mut sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+        poll_fn(move |context| {
+            remember(&self.timer, context.waker());
+            loop {
+                let at = self.engine.borrow().next_timeout();
+                self.armed.set(at);
+                sleep.as_mut().reset(self.config.clock.at(at).into());
+                if std::future::Future::poll(sleep.as_mut(), context).is_pending() {
+                    return Poll::<()>::Pending;
+                }
+                self.clock_read.set(false);
+                self.with_engine(Engine::tick);
+                self.set_facts();
+            }
+        })
+        .await;
+    }
+
+    /// Waits until nothing is owed to any client, at most for `grace`.
+    async fn drain(self: Rc<Self>, grace: Duration) {
+        let deadline = tokio::time::Instant::now() + grace;
+        while self.engine.borrow().load().owed > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The flusher has its turn before the sockets are dropped.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Writes until nothing is left or there is no room; then the socket's task is told to wait for some.
+fn flush(
+    socket: &Socket,
+    engine: &mut Engine,
+    chunks: impl for<'a> Fn(&'a Engine, &mut [IoSlice<'a>]) -> usize,
+    wrote: impl Fn(&mut Engine, usize),
+) -> io::Result<()> {
+    if socket.write_blocked.get() {
+        return Ok(());
+    }
+    loop {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let count = chunks(engine, &mut slices);
+        if count == 0 {
+            return Ok(());
+        }
+        let wanted: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+        let written = match socket.try_write(&slices[..count]) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        wrote(engine, written);
+        if written < wanted {
+            socket.write_blocked.set(true);
+            socket.wake();
+            return Ok(());
+        }
+        if count < SLICES {
+            return Ok(());
+        }
+    }
+}
+
+fn wake(waker: &RefCell<Option<Waker>>) {
+    if let Some(waker) = waker.borrow().as_ref() {
+        waker.wake_by_ref();
+    }
+}
+
+fn remember(place: &RefCell<Option<Waker>>, waker: &Waker) {
+    let mut place = place.borrow_mut();
+    if !place.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        *place = Some(waker.clone());
+    }
+}
+
+fn cause_of(cause: crate::engine::RefreshCause) -> RefreshCause {
+    match cause {
+        crate::engine::RefreshCause::Moved => RefreshCause::Moved,
+        crate::engine::RefreshCause::UnknownAddress => RefreshCause::UnknownAddress,
+        crate::engine::RefreshCause::ClusterDown => RefreshCause::ClusterDown,
+        crate::engine::RefreshCause::LaneLost => RefreshCause::LaneLost,
+    }
+}
