@@ -1,17 +1,251 @@
 //! The proxy as a whole: constructs its parts from a configuration, owns their start and stop.
 
-use crate::config::Config;
+use std::{
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::LocalSet,
+};
+
+use crate::{
+    config::{AddressRule, Config, ListenAddr},
+    engine::{Auth, Scripts, Settings},
+    net::{BindError, Clock, Listener, Shared, ToWorker, WorkerConfig, WorkerHandle},
+    resp,
+    topology::{self, TopologyConfig, TopologyHandle},
+};
+
+/// How long replies that are owed at the end may take.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// After an error of `accept` (no descriptors left, usually) the next try waits a little.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error("cannot start the runtime: {0}")]
-    Runtime(std::io::Error),
+    Runtime(io::Error),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("cannot start a worker: {0}")]
+    Worker(io::Error),
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
 }
 
-/// Runs until the process is told to stop.
+/// Runs until the process is told to stop (SIGINT, SIGTERM).
 pub fn run(config: Config) -> Result<(), AppError> {
+    block_on(async move {
+        let app = App::build(config).await?;
+        app.serve_until(stop_signal()?).await;
+        Ok(())
+    })
+}
+
+/// Runs `main` on the control thread's runtime.
+pub fn block_on<T>(main: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
-    tracing::info!(listen = ?config.proxy.listen, "running");
-    runtime.block_on(async { drop(tokio::signal::ctrl_c().await) });
-    Ok(())
+    LocalSet::new().block_on(&runtime, main)
+}
+
+/// Ends when the process is told to stop.
+pub fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// The running proxy: listeners, workers, topology.
+pub struct App {
+    config: Config,
+    listeners: Vec<Listener>,
+    workers: Vec<WorkerHandle>,
+    shared: Arc<Shared>,
+    topology: TopologyHandle,
+}
+
+impl App {
+    /// Opens the listeners first: a port that is taken is an error before anything has started.
+    pub async fn build(config: Config) -> Result<App, AppError> {
+        let mut listeners = Vec::new();
+        for address in &config.proxy.listen {
+            listeners.push(match address {
+                ListenAddr::Tcp(address) => Listener::tcp(&address.to_string()).await?,
+                ListenAddr::Unix(path) => Listener::unix(path.clone())?,
+            });
+        }
+        let clock = Clock::start();
+        let topology = topology::start(topology_config(&config), move || clock.now_us());
+        let shared = Arc::new(Shared::default());
+        let port = listeners.iter().find_map(Listener::port).unwrap_or(0);
+        let workers = start_workers(&config, port, clock, &shared, &topology)?;
+        for listener in &listeners {
+            tracing::info!(address = %listener.name(), workers = workers.len(), "listening");
+        }
+        Ok(App { config, listeners, workers, shared, topology })
+    }
+
+    /// Serves clients until `stop` ends, then lets what is in flight finish.
+    pub async fn serve_until(self, stop: impl Future<Output = ()>) {
+        let App { config, listeners, workers, shared, topology } = self;
+        let acceptor = Arc::new(Acceptor {
+            inboxes: workers.iter().map(|worker| (worker.inbox.clone(), worker.clients.clone())).collect(),
+            shared,
+            clients_max: config.limits.clients,
+            keepalive: config.timeouts.keepalive,
+            full_told: AtomicBool::new(false),
+        });
+        let accepting: Vec<_> =
+            listeners.into_iter().map(|listener| tokio::task::spawn_local(acceptor.clone().accept_for_ever(listener))).collect();
+        stop.await;
+        tracing::info!("stopping");
+        for task in &accepting {
+            task.abort();
+        }
+        for task in accepting {
+            // An aborted task's error says only that it was aborted.
+            let _ = task.await;
+        }
+        for worker in &workers {
+            // A worker that has ended already has nothing to finish.
+            let _ = worker.inbox.send(ToWorker::Stop(STOP_GRACE));
+        }
+        let joined = tokio::task::spawn_blocking(move || workers.into_iter().map(|worker| worker.thread.join()).filter(Result::is_err).count());
+        if joined.await.is_ok_and(|panicked| panicked > 0) {
+            tracing::error!("a worker had panicked");
+        }
+        drop(topology);
+    }
+
+    /// What the slot map is known by.
+    pub fn topology(&self) -> &TopologyHandle {
+        &self.topology
+    }
+}
+
+/// Takes connections from listeners and hands each to the worker with the fewest clients.
+struct Acceptor {
+    inboxes: Vec<(mpsc::UnboundedSender<ToWorker>, Arc<std::sync::atomic::AtomicUsize>)>,
+    shared: Arc<Shared>,
+    clients_max: usize,
+    keepalive: Option<Duration>,
+    full_told: AtomicBool,
+}
+
+impl Acceptor {
+    async fn accept_for_ever(self: Arc<Self>, listener: Listener) {
+        loop {
+            match listener.accept(self.keepalive).await {
+                Ok(accepted) if self.shared.connected.load(Relaxed) >= self.clients_max => {
+                    self.shared.rejected.fetch_add(1, Relaxed);
+                    if !self.full_told.swap(true, Relaxed) {
+                        tracing::warn!(limit = self.clients_max, "the limit of clients is reached: further ones are refused");
+                    }
+                    accepted.refuse(b"-ERR max number of clients reached\r\n");
+                }
+                Ok(accepted) => {
+                    self.full_told.store(false, Relaxed);
+                    self.shared.accepted.fetch_add(1, Relaxed);
+                    let Some((inbox, clients)) = self.inboxes.iter().min_by_key(|(_, clients)| clients.load(Relaxed)) else { return };
+                    clients.fetch_add(1, Relaxed);
+                    self.shared.connected.fetch_add(1, Relaxed);
+                    if inbox.send(ToWorker::Client(accepted)).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, address = %listener.name(), "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+fn start_workers(
+    config: &Config,
+    port: u16,
+    clock: Clock,
+    shared: &Arc<Shared>,
+    topology: &TopologyHandle,
+) -> Result<Vec<WorkerHandle>, AppError> {
+    let scripts = Arc::new(Scripts::new(config.limits.scripts_bytes));
+    let run_id: String = std::iter::repeat_with(|| format!("{:08x}", fastrand::u32(..))).take(5).collect();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..config.proxy.worker_count().get()).map(|_| mpsc::unbounded_channel()).unzip();
+    let workers = receivers.into_iter().enumerate().map(|(number, inbox)| {
+        let worker = WorkerConfig {
+            number,
+            settings: settings(config, port),
+            clock,
+            dial_timeout: config.timeouts.dial,
+            keepalive: config.timeouts.keepalive,
+            clients_max: config.limits.clients,
+            run_id: run_id.clone(),
+            scripts: scripts.clone(),
+            shared: shared.clone(),
+            maps: topology.maps(),
+            topology: topology.clone(),
+            peers: senders.clone(),
+        };
+        WorkerHandle::start(worker, inbox).map_err(AppError::Worker)
+    });
+    workers.collect()
+}
+
+fn topology_config(config: &Config) -> TopologyConfig {
+    TopologyConfig {
+        seeds: config.cluster.seeds.iter().map(ToString::to_string).collect(),
+        username: config.cluster.username.clone(),
+        password: config.cluster.password.as_ref().map(|password| password.expose().to_string()),
+        address_map: config.cluster.address_map.iter().map(address_rule).collect(),
+        dial_timeout: config.timeouts.dial,
+        refresh_interval: config.cluster.refresh_interval,
+        ..TopologyConfig::default()
+    }
+}
+
+fn address_rule(rule: &AddressRule) -> (String, String) {
+    match rule {
+        AddressRule::Node { from, to } => (from.to_string(), to.to_string()),
+        AddressRule::Host { from, to } => (from.clone(), to.clone()),
+    }
+}
+
+fn settings(config: &Config, tcp_port: u16) -> Settings {
+    let limits = &config.limits;
+    Settings {
+        retry_deadline_us: config.retry.deadline.as_micros() as u64,
+        retry_budget_percent: config.retry.budget_per_hundred as u64,
+        retry_floor_per_second: config.retry.budget_floor_per_second as u64,
+        limits: resp::Limits {
+            bulk_len_max: limits.bulk_len_bytes,
+            query_buffer_max: limits.query_buffer_bytes,
+            ..resp::Limits::default()
+        },
+        pipeline_depth: limits.pipeline_depth,
+        output_buffer_max: limits.output_buffer_bytes,
+        lane_buffer_max: limits.lane_buffer_bytes,
+        idle_timeout_us: config.timeouts.idle.map_or(0, |idle| idle.as_micros() as u64),
+        node_timeout_us: config.timeouts.node.as_micros() as u64,
+        auth: config
+            .cluster
+            .password
+            .as_ref()
+            .map(|password| Auth { username: config.cluster.username.clone(), password: password.expose().to_string() }),
+        tcp_port,
+    }
 }

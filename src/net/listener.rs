@@ -115,3 +115,14 @@ pub(super) fn set_keepalive(stream: &tokio::net::TcpStream, keepalive: Option<Du
         None => Ok(()),
     }
 }
+
+impl Accepted {
+    /// Says why and closes, as a server does that has too many clients. What the socket's buffer does not take is lost with it.
+    pub fn refuse(self, reply: &[u8]) {
+        use std::io::Write;
+        let _ = match self {
+            Accepted::Tcp { mut stream, .. } => stream.write(reply),
+            Accepted::Unix { mut stream, .. } => stream.write(reply),
+        };
+    }
+}

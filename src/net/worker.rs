@@ -252,6 +252,8 @@ impl Worker {
             max_clients: self.config.clients_max as u64,
             total_connections: shared.accepted.load(Relaxed),
             rejected_connections: shared.rejected.load(Relaxed),
+            blocked_clients: 0,
+            pubsub_clients: 0,
             process_id: std::process::id(),
         };
         self.engine.borrow_mut().set_facts(facts);

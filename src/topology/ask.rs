@@ -96,7 +96,7 @@ pub(super) async fn ask_seed(dialer: Dialer, seed: String, limit: Duration) -> R
 }
 
 /// Asks a seed until it answers with a view that owns slots.
-pub(super) async fn ask_seed_until_usable(dialer: Dialer, seed: String, limit: Duration, now_us: fn() -> u64) -> (u64, Answer) {
+pub(super) async fn ask_seed_until_usable(dialer: Dialer, seed: String, limit: Duration, now_us: super::Now) -> (u64, Answer) {
     for attempt in 0.. {
         let asked_at_us = now_us();
         match ask_seed(dialer.clone(), seed.clone(), limit).await {

@@ -73,11 +73,14 @@ pub struct TopologyHandle {
     counters: Arc<Counters>,
 }
 
+/// A clock in microseconds, the same as the workers'.
+type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// Starts the task on the tokio runtime of the caller. `now_us` is the clock of `SlotMap::asked_at_us`, in microseconds.
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub fn start(config: TopologyConfig, now_us: fn() -> u64) -> TopologyHandle {
+pub fn start(config: TopologyConfig, now_us: impl Fn() -> u64 + Send + Sync + 'static) -> TopologyHandle {
     let (published, maps) = watch::channel(None);
     let handle = TopologyHandle { maps, hints: Arc::default(), counters: Arc::default() };
     let dialer = Dialer {
@@ -89,7 +92,7 @@ pub fn start(config: TopologyConfig, now_us: fn() -> u64) -> TopologyHandle {
         seeds: config.seeds,
         rules: AddressMap::new(config.address_map),
         interval: config.refresh_interval,
-        now_us,
+        now_us: Arc::new(now_us),
         polling: Polling::new(dialer, config.answer_timeout),
         hints: handle.hints.clone(),
         counters: handle.counters.clone(),

@@ -28,7 +28,7 @@ pub(super) struct Refresher {
     pub seeds: Vec<String>,
     pub rules: AddressMap,
     pub interval: Duration,
-    pub now_us: fn() -> u64,
+    pub now_us: super::Now,
     pub polling: Polling,
     pub hints: Arc<Hints>,
     pub counters: Arc<Counters>,
@@ -74,7 +74,7 @@ impl Refresher {
         let mut asking = JoinSet::new();
         for seed in &self.seeds {
             let Polling { dialer, answer_timeout, .. } = &self.polling;
-            asking.spawn(ask_seed_until_usable(dialer.clone(), seed.clone(), *answer_timeout, self.now_us));
+            asking.spawn(ask_seed_until_usable(dialer.clone(), seed.clone(), *answer_timeout, self.now_us.clone()));
         }
         while let Some(joined) = asking.join_next().await {
             let Ok((asked_at_us, answer)) = joined.inspect_err(|panicked| tracing::error!(%panicked, "asking a seed")) else {

@@ -70,7 +70,7 @@ const RULES: &[(&str, Rule)] = &[
     ("master_sync_*", Rule::Drop),
     // The proxy's own. It tracks no keys for clients.
     ("tcp_port", Rule::Proxy(|facts| facts.tcp_port.to_string())),
-    ("run_id", Rule::Proxy(|facts| facts.run_id.to_owned())),
+    ("run_id", Rule::Proxy(|facts| facts.run_id.clone())),
     ("process_id", Rule::Proxy(|facts| facts.process_id.to_string())),
     ("uptime_in_seconds", Rule::Proxy(|facts| facts.uptime_seconds.to_string())),
     ("uptime_in_days", Rule::Proxy(|facts| (facts.uptime_seconds / 86_400).to_string())),
