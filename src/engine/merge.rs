@@ -213,7 +213,7 @@ impl Engine {
             Job::AllOk => encode::simple(out, b"OK"),
             Job::Fan { fan, count } => {
                 let replies: Vec<&[u8]> = (0..merge.parts.len()).map(|part| merge.reply(part)).collect();
-                super::merge_replies::merge(*fan, merge.proto, &replies, *count, out);
+                super::merge_replies::merge(*fan, merge.proto, *count, &replies, out);
             }
             Job::Info => self.merged_info(merge, out),
             Job::ConfigGet => super::persona::config_get(merge.reply(0), merge.proto, out),

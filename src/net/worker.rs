@@ -156,10 +156,13 @@ impl Worker {
             match message {
                 ToWorker::Client(accepted) => clients::start(&worker, accepted),
                 // Who asked may have gone: then nobody needs the answer.
-                ToWorker::List { filter, lines } => drop(lines.send(worker.engine.borrow().list_clients(&filter))),
+                ToWorker::List { filter, lines } => {
+                    let _ = lines.send(worker.engine.borrow().list_clients(&filter));
+                }
+                // As above.
                 ToWorker::Stats(stats) => {
                     let engine = worker.engine.borrow();
-                    drop(stats.send((engine.counters, engine.load())));
+                    let _ = stats.send((engine.counters, engine.load()));
                 }
                 ToWorker::Stop(grace) => return worker.drain(grace).await,
             }

@@ -70,6 +70,11 @@ impl ReplyScanner {
         let mut left = if at_start { 1 } else { self.values_left };
         while left > 0 && self.bulk_left == 0 {
             let rest = &buf[used..];
+            if let Some(len) = short_bulk_len(rest) {
+                used += len;
+                left -= 1;
+                continue;
+            }
             match value(rest)? {
                 Value::Whole(len) => {
                     used += len;
@@ -141,23 +146,24 @@ pub(super) fn values_len(buf: &[u8], count: u64) -> Option<usize> {
     }
 }
 
+/// The size of the value at the start of `rest` if it is a whole bulk of less than 1000 bytes, as most are.
+#[inline(always)]
+fn short_bulk_len(rest: &[u8]) -> Option<usize> {
+    let Some([b'$', line @ ..]) = rest.first_chunk::<6>() else {
+        return None;
+    };
+    let (len, head) = header::short_number(line)?;
+    let end = 1 + head + len;
+    (rest.get(end..end + 2)? == b"\r\n").then_some(end + 2)
+}
+
 /// What begins at the start of `rest`.
-#[inline]
 fn value(rest: &[u8]) -> Result<Value, ReplyError> {
     let Some((&kind, line)) = rest.split_first() else {
         return Ok(Value::Cut);
     };
     match kind {
-        b'$' | b'*' => {
-            if let Some((count, head)) = header::short_number(line) {
-                return Ok(match kind {
-                    b'$' => Value::Bulk(1 + head, count as u64),
-                    _ => Value::Aggregate(1 + head, count as u64, false),
-                });
-            }
-            sized(kind, line)
-        }
-        b'=' | b'!' | b'%' | b'~' | b'>' | b'|' => sized(kind, line),
+        b'$' | b'*' | b'=' | b'!' | b'%' | b'~' | b'>' | b'|' => sized(kind, line),
         b'+' | b'-' => whole_line(line, TEXT_LEN_MAX),
         b':' | b'_' | b',' | b'#' | b'(' => whole_line(line, LINE_LEN_MAX),
         _ => Err(ReplyError::UnknownType(kind)),
@@ -189,14 +195,166 @@ fn sized(kind: u8, line: &[u8]) -> Result<Value, ReplyError> {
 
 /// A value of one line.
 fn whole_line(line: &[u8], len_max: usize) -> Result<Value, ReplyError> {
+    let short = line.iter().take(header::SHORT_LINE_LEN).position(|byte| *byte == b'\r');
+    if let Some(cr) = short
+        && line.get(cr + 1) == Some(&b'\n')
+    {
+        return Ok(Value::Whole(cr + 3));
+    }
     let mut searched = 0;
     while let Some(found) = memchr::memchr(b'\r', &line[searched..]) {
         searched += found + 1;
         match line.get(searched) {
             Some(b'\n') if searched > len_max => return Err(ReplyError::LineTooLong),
-            Some(b'\n') => return Ok(Value::Whole(1 + searched + 1)),
+            Some(b'\n') => return Ok(Value::Whole(searched + 2)),
             _ => {}
         }
     }
     if line.len() > len_max { Err(ReplyError::LineTooLong) } else { Ok(Value::Cut) }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The lengths of the replies in `stream`, which arrives up to each of `cuts` (rising) and to its end, and how
+    /// many bytes of another reply were used after them.
+    pub(in crate::resp) fn read(stream: &[u8], cuts: &[usize]) -> Result<(Vec<usize>, usize), ReplyError> {
+        let mut scanner = ReplyScanner::default();
+        let mut lens = Vec::new();
+        let mut used = 0;
+        let mut start = 0;
+        for &arrived in cuts.iter().chain([&stream.len()]) {
+            loop {
+                let left = scanner.bulk_left();
+                let progress = scanner.advance(&stream[used..arrived])?;
+                used += progress.used;
+                assert!(left == 0 || progress.used > 0 || used == arrived, "a bulk is used as it comes");
+                assert_eq!(scanner.at_start(), progress.done || used == start, "at_start");
+                if !progress.done {
+                    assert!(scanner.bulk_left() == 0 || used == arrived, "a bulk is used as it comes");
+                    break;
+                }
+                assert_eq!(scanner.bulk_left(), 0);
+                lens.push(used - start);
+                start = used;
+            }
+        }
+        Ok((lens, used - start))
+    }
+
+    /// Checks how `stream` is divided: whole, cut once at every byte, and byte by byte.
+    fn check(stream: &[u8], expected: Result<(Vec<usize>, usize), ReplyError>) {
+        let name = stream[..stream.len().min(80)].escape_ascii().to_string();
+        assert_eq!(read(stream, &[]), expected, "{name}");
+        let step = stream.len() / 2000 + 1;
+        for cut in (0..stream.len()).step_by(step) {
+            assert_eq!(read(stream, &[cut]), expected, "{name} cut at {cut}");
+        }
+        let every: Vec<usize> = (0..stream.len()).step_by(step).collect();
+        assert_eq!(read(stream, &every), expected, "{name} byte by byte");
+        let first = expected.ok().and_then(|(lens, _)| lens.first().copied());
+        assert_eq!(first_reply_len(stream).filter(|_| first.is_some()), first, "{name}");
+    }
+
+    #[test]
+    fn whole() {
+        for reply in [
+            "+OK\r\n",
+            "+\r\n",
+            "+a\rb\nc\r\n",
+            "-ERR no such key\r\n",
+            ":0\r\n",
+            ":-12\r\n",
+            "$0\r\n\r\n",
+            "$-1\r\n",
+            "$5\r\na\r\nb\n\r\n",
+            "$12\r\nabcdefghijkl\r\n",
+            "*0\r\n",
+            "*-1\r\n",
+            "*2\r\n$1\r\na\r\n:1\r\n",
+            "*2\r\n*2\r\n:1\r\n*0\r\n*1\r\n*1\r\n$-1\r\n",
+            "*3\r\n$-1\r\n*-1\r\n_\r\n",
+            "_\r\n",
+            "#t\r\n",
+            "#f\r\n",
+            ",1.5\r\n",
+            ",-inf\r\n",
+            "(3492890328409238509324850943850943825024385\r\n",
+            "!21\r\nSYNTAX invalid syntax\r\n",
+            "=15\r\ntxt:Some string\r\n",
+            "%0\r\n",
+            "%2\r\n+a\r\n:1\r\n+b\r\n*1\r\n:2\r\n",
+            "~2\r\n+a\r\n+b\r\n",
+            ">3\r\n+message\r\n+ch\r\n$2\r\nhi\r\n",
+            "|1\r\n+ttl\r\n:3600\r\n$1\r\na\r\n",
+            "|1\r\n+a\r\n:1\r\n|0\r\n*2\r\n|1\r\n+b\r\n|1\r\n+c\r\n:1\r\n:2\r\n:3\r\n:4\r\n",
+            "%1\r\n|1\r\n+a\r\n:1\r\n+key\r\n+value\r\n",
+        ] {
+            check(reply.as_bytes(), Ok((vec![reply.len()], 0)));
+            check(format!("{reply}{reply}").as_bytes(), Ok((vec![reply.len(); 2], 0)));
+        }
+        let array = [&b"*100\r\n"[..], b"$100\r\n", &[b'x'; 100], b"\r\n", &b"$-1\r\n".repeat(99)].concat();
+        check(&array, Ok((vec![array.len()], 0)));
+        let deep = [b"*1\r\n".repeat(1000), b":1\r\n".to_vec()].concat();
+        check(&deep, Ok((vec![deep.len()], 0)));
+    }
+
+    #[test]
+    fn cut() {
+        check(b"", Ok((vec![], 0)));
+        check(b"+OK", Ok((vec![], 0)));
+        check(b"+OK\r", Ok((vec![], 0)));
+        check(b":1\r\n+O", Ok((vec![4], 0)));
+        check(b"$3", Ok((vec![], 0)));
+        check(b"$3\r\n", Ok((vec![], 4)));
+        check(b"$3\r\nab", Ok((vec![], 6)));
+        check(b"$3\r\nabc\r", Ok((vec![], 8)));
+        check(b"*2\r\n:1\r\n:", Ok((vec![], 8)));
+        check(b"|1\r\n+a\r\n:1\r\n", Ok((vec![], 12)));
+        check(b"$9223372036854775807\r\na", Ok((vec![], 23)));
+        check(b"*9223372036854775807\r\n:1\r\n", Ok((vec![], 26)));
+    }
+
+    #[test]
+    fn bulk_left_counts_the_line_end() {
+        let mut scanner = ReplyScanner::default();
+        for (arrived, used, left) in [(&b"$10\r\nabc"[..], 8, 9), (b"", 0, 9), (b"defghij", 7, 2), (b"\r", 1, 1), (b"\n+", 1, 0)]
+        {
+            let progress = scanner.advance(arrived);
+            assert_eq!(progress, Ok(Progress { used, done: left == 0 }));
+            assert_eq!(scanner.bulk_left(), left);
+        }
+    }
+
+    #[test]
+    fn faults() {
+        for len in ["", "x", "+1", "01", "-2", "?", "1 ", "9223372036854775808"] {
+            check(format!("${len}\r\n").as_bytes(), Err(ReplyError::InvalidLength));
+            check(format!("*1\r\n*{len}\r\n").as_bytes(), Err(ReplyError::InvalidLength));
+        }
+        for kind in ["=", "!", "%", "~", ">", "|"] {
+            check(format!("{kind}-1\r\n").as_bytes(), Err(ReplyError::InvalidLength));
+        }
+        check(b"*9223372036854775807\r\n%9223372036854775807\r\n", Err(ReplyError::InvalidLength));
+        check(b"$1\r\naX", Err(ReplyError::InvalidCrlf));
+        check(b"$1\r\nabc", Err(ReplyError::InvalidCrlf));
+        check(b"$1\r\na\rc", Err(ReplyError::InvalidCrlf));
+        check(b"$1\rX", Err(ReplyError::InvalidCrlf));
+        check(b"PONG\r\n", Err(ReplyError::UnknownType(b'P')));
+        check(b"+OK\r\n\r\n", Err(ReplyError::UnknownType(b'\r')));
+        check(b"*1\r\n;4\r\n", Err(ReplyError::UnknownType(b';')));
+    }
+
+    #[test]
+    fn too_long() {
+        let line = |kind: u8, len: usize, tail: &[u8]| [&[kind], &vec![b'1'; len - 1][..], tail].concat();
+        for (kind, len_max) in [(b'+', TEXT_LEN_MAX), (b'-', TEXT_LEN_MAX), (b':', LINE_LEN_MAX), (b'(', LINE_LEN_MAX)] {
+            check(&line(kind, len_max, b"\r\n"), Ok((vec![len_max + 2], 0)));
+            check(&line(kind, len_max + 1, b"\r\n"), Err(ReplyError::LineTooLong));
+            check(&line(kind, len_max + 2, b""), Err(ReplyError::LineTooLong));
+        }
+        check(&line(b'$', LINE_LEN_MAX, b""), Ok((vec![], 0)));
+        check(&line(b'$', LINE_LEN_MAX + 1, b""), Err(ReplyError::LineTooLong));
+    }
 }

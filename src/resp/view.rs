@@ -85,12 +85,17 @@ fn aggregate(kind: u8, rest: &[u8]) -> Option<View<'_>> {
     if count == -1 && kind == b'*' && body.is_empty() {
         return Some(View::Null);
     }
-    let left = usize::try_from(count).ok()?;
+    let left = usize::try_from(count).ok()?.checked_mul(if kind == b'%' { 2 } else { 1 })?;
+    // No element is shorter than `_\r\n`: a caller may reserve room for as many as are announced.
+    if left > body.len() / 3 {
+        return None;
+    }
+    let elements = Elements { rest: body, left };
     Some(match kind {
-        b'*' => View::Array(Elements { rest: body, left }),
-        b'%' => View::Map(Elements { rest: body, left: left.checked_mul(2)? }),
-        b'~' => View::Set(Elements { rest: body, left }),
-        _ => View::Push(Elements { rest: body, left }),
+        b'*' => View::Array(elements),
+        b'%' => View::Map(elements),
+        b'~' => View::Set(elements),
+        _ => View::Push(elements),
     })
 }
 
@@ -134,5 +139,106 @@ impl<'a> Iterator for Elements<'a> {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(reply: &str, expected: Option<View<'_>>) {
+        assert_eq!(view(reply.as_bytes()), expected, "{reply:?}");
+        let with_attribute = format!("|1\r\n+ttl\r\n%1\r\n:1\r\n:2\r\n|0\r\n{reply}");
+        assert_eq!(view(with_attribute.as_bytes()), expected, "{with_attribute:?}");
+    }
+
+    #[test]
+    fn scalars() {
+        check("+OK\r\n", Some(View::Simple(b"OK")));
+        check("-ERR a\r\n", Some(View::Error(b"ERR a")));
+        check("!5\r\nERR a\r\n", Some(View::Error(b"ERR a")));
+        check(":-12\r\n", Some(View::Integer(-12)));
+        check(",1.50\r\n", Some(View::Double(b"1.50")));
+        check("#t\r\n", Some(View::Boolean(true)));
+        check("#f\r\n", Some(View::Boolean(false)));
+        check("(123\r\n", Some(View::BigNumber(b"123")));
+        check("$0\r\n\r\n", Some(View::Bulk(b"")));
+        check("$4\r\na\r\nb\r\n", Some(View::Bulk(b"a\r\nb")));
+        check("=6\r\ntxt:hi\r\n", Some(View::Verbatim(b"hi")));
+        check("=4\r\nmkd:\r\n", Some(View::Verbatim(b"")));
+        for null in ["$-1\r\n", "*-1\r\n", "_\r\n"] {
+            check(null, Some(View::Null));
+        }
+    }
+
+    #[test]
+    fn aggregates() {
+        fn check(reply: &str, kind: fn(Elements<'static>) -> View<'static>, expected: &[&str]) {
+            let reply = reply.to_string().leak();
+            let (View::Array(elements) | View::Map(elements) | View::Set(elements) | View::Push(elements)) =
+                view(reply.as_bytes()).expect("a whole reply")
+            else {
+                panic!("{reply:?} has elements");
+            };
+            assert_eq!(view(reply.as_bytes()), Some(kind(elements.clone())), "{reply:?}");
+            assert_eq!(elements.len(), expected.len(), "{reply:?}");
+            assert_eq!(elements.is_empty(), expected.is_empty(), "{reply:?}");
+            let elements: Vec<&[u8]> = elements.collect();
+            assert_eq!(elements, expected.iter().map(|element| element.as_bytes()).collect::<Vec<_>>(), "{reply:?}");
+        }
+        check("*0\r\n", View::Array, &[]);
+        check("*2\r\n$1\r\na\r\n*1\r\n:1\r\n", View::Array, &["$1\r\na\r\n", "*1\r\n:1\r\n"]);
+        check("*1\r\n|1\r\n+a\r\n+b\r\n_\r\n", View::Array, &["|1\r\n+a\r\n+b\r\n_\r\n"]);
+        check("%1\r\n+a\r\n:1\r\n", View::Map, &["+a\r\n", ":1\r\n"]);
+        check("~1\r\n+a\r\n", View::Set, &["+a\r\n"]);
+        check(">2\r\n+a\r\n$-1\r\n", View::Push, &["+a\r\n", "$-1\r\n"]);
+    }
+
+    #[test]
+    fn malformed() {
+        for reply in [
+            "",
+            "+OK",
+            "+OK\r",
+            "?\r\n",
+            ":\r\n",
+            ":x\r\n",
+            ":+1\r\n",
+            "#\r\n",
+            "#x\r\n",
+            "_x\r\n",
+            "$\r\n",
+            "$1\r\n",
+            "$1\r\na",
+            "$1\r\nab\r\n",
+            "$2\r\na\r\n",
+            "$-2\r\n\r\n",
+            "$-1\r\n\r\n",
+            "=3\r\ntxt\r\n",
+            "=-1\r\n",
+            "*",
+            "*x\r\n",
+            "*-2\r\n",
+            "*-1\r\n:1\r\n",
+            "%-1\r\n",
+            "%9223372036854775807\r\n",
+            "*3\r\n_\r\n_\r\n_\r",
+            "|1\r\n:1\r\n",
+            "|-1\r\n",
+            "|1",
+            "|9223372036854775807\r\n:1\r\n",
+        ] {
+            check(reply, None);
+        }
+        let Some(View::Array(mut cut)) = view(b"*2\r\n:1\r\n:2") else { panic!("the header is whole") };
+        assert_eq!(cut.next(), Some(&b":1\r\n"[..]));
+        assert_eq!((cut.next(), cut.len(), cut.next()), (None, 0, None));
+    }
+
+    /// Attributes follow each other without recursion: a reply of them alone must not exhaust the stack.
+    #[test]
+    fn many_attributes() {
+        let reply = [b"|0\r\n".repeat(100_000), b":1\r\n".to_vec()].concat();
+        assert_eq!(view(&reply), Some(View::Integer(1)));
     }
 }
