@@ -4,7 +4,9 @@
 //!   Cluster specification), but nobody owns a slot against its own word: a node that was asked and does not list it
 //!   answers MOVED. Where every claim is disowned the highest epoch decides after all. Between equal epochs a
 //!   node's own claim comes first, then the smaller id, which is the one that gets the next epoch.
-//! * A role is what the node says of itself, or what the view with the highest epoch for it says.
+//! * A role is what the node says of itself. Of a node that was not asked: whoever owns slots is a master, and else it is a
+//!   replica as soon as one view says so, for the epochs do not tell (a replica's is its master's, and may be lower than
+//!   the one it had when it was an empty master itself).
 //! * A node is failed when more than half of the views that know it say `fail`.
 //! * An address is what most views say, and what the node says where they are equal.
 
@@ -40,21 +42,22 @@ pub fn merge(views: &[AskedView], rules: &AddressMap, stamp: Stamp, cursor_has_s
     let mut views: Vec<&AskedView> = views.iter().collect();
     views.sort_by(|a, b| (&a.view.myself().id, &a.asked).cmp(&(&b.view.myself().id, &b.asked)));
 
-    let mut nodes = Vec::new();
+    let (mut nodes, mut says_of_nodes) = (Vec::new(), Vec::new());
     for (id, says) in says_by_id(&views) {
         let Some((addr, aliases)) = spellings(&says, rules) else { continue };
-        nodes.push(Node {
-            id: id.clone(),
-            addr,
-            aliases,
-            role: role(&says),
-            failed: says.iter().filter(|say| say.node.flags.fail).count() * 2 > says.len(),
-            epoch: says.iter().map(|say| say.node.epoch).max().unwrap_or(0),
-            cursor_has_slot: cursor_has_slot(id),
-        });
+        let failed = says.iter().filter(|say| say.node.flags.fail).count() * 2 > says.len();
+        let cursor_has_slot = cursor_has_slot(id);
+        // Role and epoch need the owners, which need the nodes.
+        nodes.push(Node { id: id.clone(), addr, aliases, role: Role::Master, failed, epoch: 0, cursor_has_slot });
+        says_of_nodes.push(says);
     }
     let claims: Vec<Claims> = views.iter().map(|asked| Claims::of(&asked.view, &nodes)).collect();
     let owners = decide_owners(&claims, nodes.len());
+    let mut owning = vec![false; nodes.len()];
+    owners.iter().filter(|&&owner| owner != NO_OWNER).for_each(|&owner| owning[owner as usize] = true);
+    for ((node, says), owns) in nodes.iter_mut().zip(&says_of_nodes).zip(owning) {
+        (node.role, node.epoch) = role_and_epoch(says, owns);
+    }
     let open_slots = open_slots(&views, &nodes, &owners);
     SlotMap::assemble(stamp, nodes, owners, open_slots)
 }
@@ -125,11 +128,17 @@ fn spellings(says: &[Say], rules: &AddressMap) -> Option<(Addr, Vec<Addr>)> {
     Some((addr, aliases))
 }
 
-fn role(says: &[Say]) -> Role {
-    let rank = |say: &&Say| (say.node.flags.myself, say.node.epoch);
-    match says.iter().max_by_key(rank).map(|say| say.node) {
-        Some(NodeFacts { master: Some(of), flags, .. }) if flags.replica => Role::Replica { of: of.clone() },
-        _ => Role::Master,
+/// The epoch is the highest among those that go with the role.
+fn role_and_epoch(says: &[Say], owns_slots: bool) -> (Role, u64) {
+    let replicates = |say: &&Say| say.node.flags.replica && say.node.master.is_some();
+    let own = says.iter().find(|say| say.node.flags.myself);
+    let is_replica = own.map_or(!owns_slots && says.iter().any(|say| replicates(&say)), |own| replicates(&own));
+    let same_role = says.iter().filter(|say| replicates(say) == is_replica);
+    let epoch = same_role.clone().map(|say| say.node.epoch).max().unwrap_or(0);
+    let best = own.or(same_role.max_by_key(|say| say.node.epoch));
+    match best.and_then(|say| say.node.master.clone()) {
+        Some(of) if is_replica => (Role::Replica { of }, epoch),
+        _ => (Role::Master, epoch),
     }
 }
 
@@ -319,17 +328,30 @@ mod tests {
             &[("a", None, false, 1), ("b", None, false, 2), ("c", None, true, 3), ("d", Some("b"), false, 2)],
         );
         check(
-            "a promoted replica was not asked: the later epoch speaks",
+            "a promoted replica was not asked: it owns slots",
             &[
-                "a h:1@2 myself,master - #1~\nb h:2@3 slave c #3~\nc h:3@4 master - #3~",
-                "a h:1@2 master - #1~\nb h:2@3 master - #7~\nc h:3@4 master,fail - #3~\nd h:4@5 myself,master - #2~",
+                "a h:1@2 myself,master - #1~\nb h:2@3 slave c #3~\nc h:3@4 master - #3~ 0-9",
+                "a h:1@2 master - #1~\nb h:2@3 master - #7~ 0-9\nc h:3@4 master,fail - #3~\nd h:4@5 myself,master - #2~",
             ],
             &[("a", None, false, 1), ("b", None, false, 7), ("c", None, false, 3), ("d", None, false, 2)],
         );
         check(
+            "an empty master of epoch 6 became a replica, and one view has not heard",
+            &[
+                "a h:1@2 myself,master - #1~\nb h:2@3 master - #6~",
+                "a h:1@2 master - #1~\nb h:2@3 slave a #1~\nc h:3@4 myself,master - #2~",
+            ],
+            &[("a", None, false, 1), ("b", Some("a"), false, 1), ("c", None, false, 2)],
+        );
+        check(
             "its own word on its role comes first",
             &["a h:1@2 myself,master - #1~\nb h:2@3 master - #4~", "a h:1@2 master - #1~\nb h:2@3 myself,slave a #1~"],
-            &[("a", None, false, 1), ("b", Some("a"), false, 4)],
+            &[("a", None, false, 1), ("b", Some("a"), false, 1)],
+        );
+        check(
+            "its own word again: it is an empty master by now",
+            &["a h:1@2 myself,master - #1~\nb h:2@3 slave a #1~", "a h:1@2 master - #1~\nb h:2@3 myself,master - #0~"],
+            &[("a", None, false, 1), ("b", None, false, 0)],
         );
     }
 

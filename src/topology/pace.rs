@@ -8,6 +8,8 @@ use crate::cluster::{SLOT_COUNT, SlotMap};
 const HINTED_WAIT_MIN: Duration = Duration::from_millis(20);
 /// While hints keep coming and nothing changes, the wait doubles up to here.
 const HINTED_WAIT_MAX: Duration = Duration::from_millis(250);
+/// And no further than here while some slot has no live owner: a replica is about to be promoted, and clients wait.
+const HINTED_WAIT_MAX_UNSERVED: Duration = Duration::from_millis(100);
 /// Hints that stayed away for so long begin anew.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -64,9 +66,10 @@ impl Pace {
     }
 
     /// How long after the end of a refresh a hint may cause the next. `dice` is in 0..1, here and below.
-    pub fn hinted_wait(&self, dice: f64) -> Duration {
+    pub fn hinted_wait(&self, health: Health, dice: f64) -> Duration {
         let doubled = HINTED_WAIT_MIN.saturating_mul(1 << self.in_vain.min(8));
-        let jittered = doubled.min(HINTED_WAIT_MAX).mul_f64(0.8 + 0.2 * dice);
+        let longest = if health == Health::Unserved { HINTED_WAIT_MAX_UNSERVED } else { HINTED_WAIT_MAX };
+        let jittered = doubled.min(longest).mul_f64(0.8 + 0.2 * dice);
         jittered.max(HINTED_WAIT_MIN)
     }
 
@@ -104,10 +107,12 @@ mod tests {
         let mut pace = Pace::default();
         let mut waits = Vec::new();
         for _ in 0..6 {
-            waits.push((pace.hinted_wait(0.0).as_millis(), pace.hinted_wait(1.0).as_millis()));
+            let wait = |health, dice| pace.hinted_wait(health, dice).as_millis();
+            waits.push((wait(Health::Whole, 0.0), wait(Health::Wounded, 1.0), wait(Health::Unserved, 1.0)));
             pace.note(true, ms(50), false);
         }
-        assert_eq!(waits, [(20, 20), (32, 40), (64, 80), (128, 160), (200, 250), (200, 250)]);
+        let expected = [(20, 20, 20), (32, 40, 40), (64, 80, 80), (128, 160, 100), (200, 250, 100), (200, 250, 100)];
+        assert_eq!(waits, expected);
     }
 
     #[test]
@@ -115,7 +120,7 @@ mod tests {
         fn check(what: &str, hinted: bool, after: Duration, changed: bool, expected_ms: u128) {
             let mut pace = Pace { in_vain: 3 };
             pace.note(hinted, after, changed);
-            assert_eq!(pace.hinted_wait(1.0).as_millis(), expected_ms, "{what}");
+            assert_eq!(pace.hinted_wait(Health::Whole, 1.0).as_millis(), expected_ms, "{what}");
         }
         check("in vain again", true, ms(50), false, 250);
         check("a change", true, ms(50), true, 20);

@@ -118,7 +118,7 @@ impl Refresher {
     async fn wait(&mut self, finished: Instant) -> Vec<RefreshCause> {
         let unchanged_for = finished - self.steady_since;
         let own = self.pace.own_wait(self.health, unchanged_for, self.interval, fastrand::f64());
-        let hinted = self.pace.hinted_wait(fastrand::f64());
+        let hinted = self.pace.hinted_wait(self.health, fastrand::f64());
         let hints = self.hints.clone();
         let hint_is_due = async {
             hints.any().await;
@@ -217,16 +217,7 @@ impl Refresher {
         if changed {
             map.version += 1;
             self.counters.changes.fetch_add(1, Relaxed);
-            let failed = map.nodes.iter().filter(|node| node.failed).count();
-            tracing::info!(
-                version = map.version,
-                nodes = map.nodes.len(),
-                masters = map.masters().count(),
-                failed,
-                covered = map.covered(),
-                open = map.open_slots.len(),
-                "the slot map changed"
-            );
+            log_change(current, &map);
         }
         self.published.send_replace(Some(Arc::new(map)));
         if changed { Outcome::Changed } else { Outcome::Confirmed }
@@ -261,6 +252,18 @@ impl Refresher {
         for why in failures {
             self.silences.say(|| tracing::warn!("{why}"));
         }
+    }
+}
+
+/// Slots change hands twenty times a second during a migration: only what becomes of nodes is news.
+fn log_change(current: Option<&SlotMap>, map: &SlotMap) {
+    let SlotMap { version, .. } = *map;
+    let (masters, failed) = (map.masters().count(), map.nodes.iter().filter(|node| node.failed).count());
+    let (nodes, covered, served, open) = (map.nodes.len(), map.covered(), map.served(), map.open_slots.len());
+    if current.is_none_or(|current| current.nodes != map.nodes || current.covered() != covered) {
+        tracing::info!(version, nodes, masters, failed, covered, served, open, "the cluster changed");
+    } else {
+        tracing::debug!(version, nodes, masters, failed, covered, served, open, "slots changed hands");
     }
 }
 
