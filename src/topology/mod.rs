@@ -17,6 +17,8 @@ mod polling;
 mod refresher;
 mod stats;
 mod targets;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
