@@ -2,6 +2,7 @@
 
 use crate::{
     cluster::Persona,
+    command::Command,
     resp::{Proto, encode},
 };
 
@@ -92,7 +93,7 @@ impl Engine {
         line.push_str(&format!(
             " obl=0 oll=0 omem={output} tot-mem={} events=r cmd={} user=default",
             input + output,
-            session.last_command.to_ascii_lowercase()
+            session.last_command.map_or_else(|| "NULL".into(), Command::lower_name)
         ));
         if version >= (6, 2, 0) {
             line.push_str(" redir=-1");

@@ -225,17 +225,24 @@ impl Engine {
         let Some(command) = command::lookup(spans[0].of(frame)) else {
             return self.unknown(index, frame, spans);
         };
+        let command = match spans.get(1) {
+            Some(sub) if !command.subs.is_empty() => match command::lookup_sub(command, sub.of(frame)) {
+                Some(sub) => sub,
+                // The server says itself what is wrong with it.
+                None => return self.send_any(index, frame),
+            },
+            _ => command,
+        };
         let taken = match (command.class, command.keys) {
             (Class::Keyed, Keys::First) if spans.len() > 1 => {
                 let slot = Slot::of(spans[1].of(frame));
                 self.send_single(index, slot, frame, false)
             }
-            _ if command.subs.is_empty() => self.carry_out(index, command, frame, spans),
-            _ => self.container(index, command, frame, spans),
+            _ => self.carry_out(index, command, frame, spans),
         };
         if taken.is_ok() {
             self.counters.requests += 1;
-            self.clients[index as usize].last_command = command.name;
+            self.clients[index as usize].last_command = Some(command);
         }
         taken
     }
@@ -254,19 +261,10 @@ impl Engine {
             Class::Transaction(_) => self.refuse(index, command, "transactions are"),
             Class::PubSub(_) => self.refuse(index, command, "subscriptions are"),
             Class::Blocked(reason) => {
-                let text = format!("-ERR proxy: '{}' is {reason}\r\n", command.name.to_ascii_lowercase());
+                let text = format!("-ERR proxy: '{}' is refused: {reason}\r\n", command.name.to_ascii_lowercase());
                 self.reply_now(index, text.as_bytes());
                 Ok(())
             }
-        }
-    }
-
-    fn container(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
-        match spans.get(1).map(|sub| command::lookup_sub(command, sub.of(frame))) {
-            Some(Some(sub)) => self.carry_out(index, sub, frame, spans),
-            // The server says itself what is wrong with it.
-            Some(None) => self.send_any(index, frame),
-            None => self.carry_out(index, command, frame, spans),
         }
     }
 

@@ -7,7 +7,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::resp::{Proto, RequestScanner};
+use crate::{
+    command::Command,
+    resp::{Proto, RequestScanner},
+};
 
 use super::{
     ids::Micros,
@@ -205,7 +208,7 @@ pub struct Session {
     pub waiting: u32,
     pub opened: Micros,
     pub last_active: Micros,
-    pub last_command: &'static str,
+    pub last_command: Option<&'static Command>,
     /// In the list of clients to be written.
     pub dirty: bool,
     /// In the list of clients whose replies are still coming; counts the turns it has waited.
@@ -240,7 +243,7 @@ impl Session {
             waiting: 0,
             opened: now,
             last_active: now,
-            last_command: "NULL",
+            last_command: None,
             dirty: false,
             lazy: 0,
             to_pump: false,
