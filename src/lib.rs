@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod engine;
 pub mod net;
 pub mod resp;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use keyway::config::{Inputs, Resolved, resolve};
+use keyway::config::{Inputs, Mistakes, Resolved, resolve};
+use keyway::demo;
 use keyway::telemetry::log;
 
 /// Makes a Redis or Valkey Cluster look like one standalone server.
@@ -35,16 +36,36 @@ struct Configuration {
 enum Command {
     /// Report every mistake in the configuration, or show what holds
     CheckConfig,
+    /// Start a cluster on this machine and the proxy before it; both are gone when it stops
+    Demo(demo::Options),
 }
 
 fn main() -> ExitCode {
     let Arguments { configuration, command } = Arguments::parse();
-    let inputs = Inputs::gather(configuration.config.as_deref(), configuration.set);
     let outcome = match command {
-        None => resolve(&inputs).map_err(report).and_then(run),
-        Some(Command::CheckConfig) => resolve(&inputs).map_err(report).map(|resolved| print!("{}", resolved.show())),
+        None => configuration.resolve().map_err(report).and_then(run),
+        Some(Command::CheckConfig) => configuration.resolve().map_err(report).map(|resolved| print!("{}", resolved.show())),
+        Some(Command::Demo(options)) => run_demo(configuration, &options),
     };
     outcome.map_or_else(|failed| failed, |()| ExitCode::SUCCESS)
+}
+
+impl Configuration {
+    fn resolve(self) -> Result<Resolved, Mistakes> {
+        resolve(&Inputs::gather(self.config.as_deref(), self.set))
+    }
+}
+
+fn run_demo(mut configuration: Configuration, options: &demo::Options) -> Result<(), ExitCode> {
+    let plan = demo::Plan::new(options).map_err(report)?;
+    configuration.set.extend(plan.settings());
+    let resolved = configuration.resolve().map_err(report)?;
+    let demo = plan.start().map_err(report)?;
+    print!("{}", demo.guide());
+    let outcome = run(resolved);
+    // The cluster outlives the proxy, which may still be answering clients until here.
+    drop(demo);
+    outcome
 }
 
 fn run(resolved: Resolved) -> Result<(), ExitCode> {
