@@ -1,5 +1,6 @@
 //! Keyway: a proxy that makes a Redis or Valkey Cluster look like one standalone server.
 
+pub mod admin;
 pub mod app;
 pub mod cluster;
 pub mod command;

@@ -1,0 +1,35 @@
+use bytes::Bytes;
+
+use crate::admin::definition::{Definition, Handler, Role, Wrong};
+use crate::admin::reply::Reply;
+
+pub(super) static PING: Definition = Definition {
+    name: "PING",
+    syntax: "PING [message]",
+    summary: "Answer PONG, or the message",
+    help: "It says that the proxy's control thread is alive, not that the cluster is.",
+    since: "0.1.0",
+    role: Role::Observer,
+    parse,
+};
+
+fn parse(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
+    let message = match arguments {
+        [] => None,
+        [message] => Some(Bytes::copy_from_slice(message)),
+        _ => return Err(Wrong::Count),
+    };
+    Ok(Box::new(move |_, _| message.map_or_else(|| Reply::Simple("PONG".to_owned()), Reply::Bulk)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::admin::definition::tests::check;
+
+    #[test]
+    fn ping() {
+        check("PING", "+PONG\r\n");
+        check("ping hello", "$5\r\nhello\r\n");
+        check("PING a b", "-ERR wrong number of arguments for 'ping' command. Syntax: PING [message]\r\n");
+    }
+}

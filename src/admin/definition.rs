@@ -1,0 +1,214 @@
+//! What an admin command is, and how a request finds its command.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::AdminState;
+use super::commands::COMMANDS;
+use super::reply::Reply;
+use crate::resp::Proto;
+
+/// One admin command, complete.
+pub(super) struct Definition {
+    /// Its words in upper case: `PROXY HELP`.
+    pub name: &'static str,
+    /// The whole line: values in lower case, fixed words in upper case, `[optional]`, `this|that`, `repeated ...`.
+    pub syntax: &'static str,
+    /// One line, without a full stop.
+    pub summary: &'static str,
+    /// What one needs to know to use it, in whole sentences.
+    pub help: &'static str,
+    /// The version that brought it.
+    pub since: &'static str,
+    pub role: Role,
+    /// Reads the arguments behind the name into what is to be done.
+    pub parse: fn(&[&[u8]]) -> Result<Handler, Wrong>,
+}
+
+/// Who may give a command. Whoever reaches the port has every role until there are admin passwords.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Who looks and changes nothing.
+    Observer,
+    /// Who changes what the proxy does.
+    Operator,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Observer => "observer",
+            Self::Operator => "operator",
+        })
+    }
+}
+
+/// What a parsed request does.
+pub(super) type Handler = Box<dyn FnOnce(&mut Session, &AdminState) -> Reply>;
+
+/// Why arguments are refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    Count,
+    Value {
+        expected: &'static str,
+        found: String,
+    },
+    /// In Redis's own words, code included, where clients look for them.
+    Verbatim(String),
+}
+
+/// One connection as its commands see it.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub id: u64,
+    pub proto: Proto,
+    /// The connection is closed behind the reply.
+    pub closing: bool,
+}
+
+impl Definition {
+    /// `proxy|help`: how Redis writes a subcommand in its replies.
+    pub fn full_name(&self) -> String {
+        self.name.to_ascii_lowercase().replace(' ', "|")
+    }
+
+    /// `PROXY` of `PROXY HELP`; the name itself when it is one word.
+    pub fn first_word(&self) -> &'static str {
+        self.name.split(' ').next().unwrap_or(self.name)
+    }
+
+    pub fn word_count(&self) -> usize {
+        self.name.split(' ').count()
+    }
+
+    fn is_named_by(&self, words: &[Bytes]) -> bool {
+        let mut given = words.iter();
+        self.name.split(' ').all(|word| given.next().is_some_and(|given| given.eq_ignore_ascii_case(word.as_bytes())))
+    }
+
+    fn error(&self, wrong: Wrong) -> Reply {
+        let syntax = self.syntax;
+        Reply::Error(match wrong {
+            Wrong::Count => format!("ERR wrong number of arguments for '{}' command. Syntax: {syntax}", self.full_name()),
+            Wrong::Value { expected, found } => format!("ERR expected {expected}, found '{found}'. Syntax: {syntax}"),
+            Wrong::Verbatim(text) => text,
+        })
+    }
+}
+
+/// Answers one request, given as its words (at least one).
+pub(super) fn answer(words: &[Bytes], session: &mut Session, state: &AdminState) -> Reply {
+    // The longest name first: `COMMAND DOCS` before `COMMAND`.
+    let named = COMMANDS.iter().filter(|definition| definition.is_named_by(words));
+    let Some(definition) = named.max_by_key(|definition| definition.word_count()) else {
+        return unknown(words);
+    };
+    let arguments: Vec<&[u8]> = words[definition.word_count()..].iter().map(Bytes::as_ref).collect();
+    match (definition.parse)(&arguments) {
+        Ok(handler) => handler(session, state),
+        Err(wrong) => definition.error(wrong),
+    }
+}
+
+fn unknown(words: &[Bytes]) -> Reply {
+    let word = |index: usize| words.get(index).map(|word| shown(word)).unwrap_or_default();
+    let first = word(0);
+    let container = COMMANDS.iter().find(|definition| definition.first_word().eq_ignore_ascii_case(&first));
+    Reply::Error(match container {
+        Some(known) if words.len() > 1 => {
+            let first = known.first_word();
+            format!("ERR unknown subcommand '{}' of {first}. Syntax: PROXY HELP {first} lists them", word(1))
+        }
+        Some(known) => {
+            let first = known.first_word();
+            format!(
+                "ERR wrong number of arguments for '{}' command. Syntax: {first} subcommand [argument ...]",
+                first.to_lowercase()
+            )
+        }
+        None => format!(
+            "ERR unknown command '{first}'. This is Keyway's admin port (admin.listen): PROXY HELP lists its commands, \
+             clients connect to proxy.listen"
+        ),
+    })
+}
+
+/// A word of a request as it may stand in an error line: printable, and cut at 128 characters as Redis cuts them.
+pub(super) fn shown(word: &[u8]) -> String {
+    String::from_utf8_lossy(word).escape_debug().take(128).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::admin::codec;
+
+    pub fn state() -> AdminState {
+        let lines = |lines: &[(&str, &str)]| lines.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        AdminState {
+            info: Arc::new(move || {
+                vec![
+                    ("Server".to_owned(), lines(&[("keyway_version", "0.1.0"), ("workers", "2")])),
+                    ("Clients".to_owned(), lines(&[("connected_clients", "7")])),
+                ]
+            }),
+        }
+    }
+
+    /// The bytes that answer a line of words, as sent to a client that has said HELLO `proto`.
+    pub fn answer_to(line: &str, proto: Proto) -> String {
+        let words: Vec<Bytes> = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+        let mut session = Session { id: 7, proto, closing: false };
+        let reply = answer(&words, &mut session, &state());
+        let mut out = BytesMut::new();
+        codec::write(reply, session.proto, &mut out).expect("replies can be written");
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[track_caller]
+    pub fn check(line: &str, expected: &str) {
+        assert_eq!(answer_to(line, Proto::Resp2), expected, "{line}");
+    }
+
+    #[track_caller]
+    pub fn check3(line: &str, expected: &str) {
+        assert_eq!(answer_to(line, Proto::Resp3), expected, "{line} (RESP3)");
+    }
+
+    #[test]
+    fn what_is_unknown_is_answered_with_what_is_known() {
+        check(
+            "GET key",
+            "-ERR unknown command 'GET'. This is Keyway's admin port (admin.listen): PROXY HELP lists its commands, clients \
+             connect to proxy.listen\r\n",
+        );
+        check("proxy hlep", "-ERR unknown subcommand 'hlep' of PROXY. Syntax: PROXY HELP PROXY lists them\r\n");
+        check("proxy", "-ERR wrong number of arguments for 'proxy' command. Syntax: PROXY subcommand [argument ...]\r\n");
+        let hostile = answer_to("\r\n\0\u{7f}", Proto::Resp2);
+        assert!(hostile.starts_with("-ERR unknown command '\\r\\n\\0\\u{7f}'.") && hostile.ends_with("\r\n"), "{hostile:?}");
+        assert!(answer_to(&"x".repeat(5000), Proto::Resp2).len() < 400);
+    }
+
+    /// One definition per command: what is generated from the list can only be right if the list is.
+    #[test]
+    fn every_definition_is_complete_and_reachable() {
+        for definition in COMMANDS {
+            let name = definition.name;
+            assert!(definition.syntax.starts_with(name), "{name}: the syntax does not begin with the name");
+            assert!(!definition.summary.is_empty() && !definition.summary.ends_with('.'), "{name}: summary");
+            assert!(definition.help.ends_with('.'), "{name}: help is whole sentences");
+            assert!(COMMANDS.iter().filter(|other| other.name == name).count() == 1, "{name} is there twice");
+            // Too many arguments for all but those that repeat one: the error must quote this very syntax.
+            let reply = answer_to(&format!("{name}{}", " no-such-argument".repeat(20)), Proto::Resp2);
+            let takes_any = definition.syntax.contains("...");
+            assert!(takes_any || reply.contains(definition.syntax) || name == "HELLO", "{name}: {reply}");
+        }
+        assert!(COMMANDS.is_sorted_by_key(|definition| definition.name), "help shows them in this order");
+    }
+}

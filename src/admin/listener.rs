@@ -1,0 +1,99 @@
+//! Where operators connect.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::config::ListenAddr;
+
+/// A bound address. A unix socket's file goes with it.
+#[derive(Debug)]
+pub struct Listener(Socket);
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix { listener: UnixListener, path: PathBuf },
+}
+
+/// An address of `admin.listen` that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} (admin.listen): {error}")]
+pub struct BindError {
+    pub address: ListenAddr,
+    pub error: io::Error,
+}
+
+/// An operator's connection, whatever carries it.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Listens on every address, or on none. Must be called inside a runtime.
+pub async fn bind(addresses: &[ListenAddr]) -> Result<Vec<Listener>, BindError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let bound = match address {
+            ListenAddr::Tcp(tcp) => TcpListener::bind((tcp.host.as_str(), tcp.port)).await.map(Socket::Tcp),
+            ListenAddr::Unix(path) => bind_unix(path),
+        };
+        let socket = bound.map_err(|error| BindError { address: address.clone(), error })?;
+        listeners.push(Listener(socket));
+    }
+    Ok(listeners)
+}
+
+impl Listener {
+    /// The address, with the real port where 0 was asked for.
+    pub fn address(&self) -> String {
+        match &self.0 {
+            Socket::Tcp(listener) => listener.local_addr().map_or_else(|error| error.to_string(), |addr| addr.to_string()),
+            Socket::Unix { path, .. } => format!("unix:{}", path.display()),
+        }
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        match &self.0 {
+            Socket::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // An answer is one write; it shall not wait for the next.
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+            Socket::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Socket::Unix { path, .. } = &self.0 {
+            // It may have been removed by somebody else; there is nothing more to do then.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_unix(path: &Path) -> io::Result<Socket> {
+    let listener = UnixListener::bind(path).or_else(|error| match error.kind() {
+        io::ErrorKind::AddrInUse if is_left_over(path) => {
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        _ => Err(error),
+    })?;
+    let socket = Socket::Unix { listener, path: path.to_owned() };
+    // There is no password: only the proxy's own user may connect.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(socket)
+}
+
+/// Whether a socket's file was left by a process that did not end in order: nobody listens on it.
+fn is_left_over(path: &Path) -> bool {
+    let is_socket = fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let answers = std::os::unix::net::UnixStream::connect(path);
+    is_socket && answers.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}

@@ -1,0 +1,39 @@
+//! The admin port: the PROXY namespace for operators, spoken in RESP so that `redis-cli -p 6390` is the console.
+//!
+//! Every command is one [`Definition`](definition::Definition) in `commands/`: name, syntax, summary, help, role and
+//! parser. Dispatch, `PROXY HELP`, `COMMAND` and `COMMAND DOCS` (by which redis-cli completes and hints) are made from
+//! the list of them. Requests are read with the proxy's own scanner, replies are written with `redis-protocol`.
+//!
+//! The port asks for no password, so the configuration lets it listen on loopback addresses and unix sockets only.
+
+mod codec;
+mod commands;
+mod definition;
+mod docs;
+mod listener;
+mod reply;
+mod server;
+mod syntax;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use definition::Role;
+pub use listener::{BindError, Listener, bind};
+pub use server::serve;
+
+/// What INFO tells: sections in order, each with its lines in order.
+pub type Facts = Vec<(String, Vec<(String, String)>)>;
+
+/// What the commands can reach.
+#[derive(Clone)]
+pub struct AdminState {
+    /// Gathers the facts of this moment. Called on the thread that serves the port, once per INFO.
+    pub info: Arc<dyn Fn() -> Facts + Send + Sync>,
+}
+
+impl fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminState")
+    }
+}
