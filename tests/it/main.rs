@@ -1,0 +1,15 @@
+//! Keyway against real servers, real clients and real trouble.
+//!
+//! Every test starts what it needs (a standalone server, a cluster, the proxy) on free ports in a folder of its own
+//! and stops it at its end. `tests/run.sh` installs the servers; a test whose server is missing fails and says so.
+
+mod harness;
+
+mod clients;
+mod commands;
+mod failover;
+mod hostile;
+mod persona;
+mod reshard;
+mod sidecar;
+mod tidy;
