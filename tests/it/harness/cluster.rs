@@ -281,11 +281,11 @@ impl Cluster {
         self.members.iter().position(|member| member.id == id).unwrap_or_else(|| panic!("{id} is no member"))
     }
 
-    /// A new master without slots that all others know.
+    /// A new master without slots that all others know, and that is ready to take some.
     pub fn add_empty_master(&mut self) -> usize {
         let index = self.add_member();
         self.introduce(index);
-        self.wait_for(|cluster| cluster.agreement());
+        self.wait_for_agreement();
         index
     }
 

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod over;
 pub mod process;
 pub mod proxy;
 pub mod servers;

@@ -9,11 +9,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// A running child with its output in a file. Dropping it kills it.
+/// A running child with its output in a file. Dropping it kills it; in a failing test it shows the end of its output if
+/// it was the one under test, or if it had ended by itself.
 pub struct Process {
     child: Child,
     name: String,
     log: PathBuf,
+    under_test: bool,
 }
 
 impl Process {
@@ -22,7 +24,13 @@ impl Process {
         let out = File::options().create(true).append(true).open(log).expect("the log file's folder was just made");
         let err = out.try_clone().expect("an open file can be duplicated");
         command.stdin(Stdio::null()).stdout(out).stderr(err);
-        Process { child: spawn(command), name: name.to_owned(), log: log.to_owned() }
+        Process { child: spawn(command), name: name.to_owned(), log: log.to_owned(), under_test: false }
+    }
+
+    /// Its output is of interest to whoever reads of a failed test.
+    pub fn under_test(mut self) -> Process {
+        self.under_test = true;
+        self
     }
 
     pub fn pid(&self) -> u32 {
@@ -85,7 +93,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let died_early = self.ended();
         self.kill();
-        if std::thread::panicking() {
+        if std::thread::panicking() && (self.under_test || died_early.is_some()) {
             let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
             eprintln!("--- {} (ended by itself: {died_early:?}), last lines of its log:", self.name);

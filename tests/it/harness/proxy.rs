@@ -49,7 +49,7 @@ impl Proxy {
         set("cluster.seeds", seeds);
         set("admin.listen", &format!("127.0.0.1:{admin_port}"));
         settings.iter().for_each(|(key, value)| set(key, value));
-        let process = Process::start("keyway", command, &folder.join("keyway.log"));
+        let process = Process::start("keyway", command, &folder.join("keyway.log")).under_test();
         Proxy { port, admin_port, process, _folder: folder }
     }
 
