@@ -4,7 +4,7 @@ use std::{
     future::Future,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -12,14 +12,15 @@ use std::{
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::LocalSet,
 };
 
 use crate::{
+    admin::{self, AdminState, Facts},
     config::{AddressRule, Config, ListenAddr},
     engine::{Auth, Scripts, Settings},
-    net::{BindError, Clock, Listener, Shared, ToWorker, WorkerConfig, WorkerHandle},
+    net::{BindError, Clock, Listener, Shared, ToWorker, WorkerConfig, WorkerHandle, WorkerStats},
     resp,
     topology::{self, TopologyConfig, TopologyHandle},
 };
@@ -36,6 +37,8 @@ pub enum AppError {
     Runtime(io::Error),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
     #[error("cannot start a worker: {0}")]
     Worker(io::Error),
     #[error("cannot wait for signals: {0}")]
@@ -73,9 +76,11 @@ pub fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
 pub struct App {
     config: Config,
     listeners: Vec<Listener>,
+    operators: Vec<admin::Listener>,
     workers: Vec<WorkerHandle>,
     shared: Arc<Shared>,
     topology: TopologyHandle,
+    clock: Clock,
 }
 
 impl App {
@@ -88,6 +93,7 @@ impl App {
                 ListenAddr::Unix(path) => Listener::unix(path.clone())?,
             });
         }
+        let operators = admin::bind(&config.admin.listen).await?;
         let clock = Clock::start();
         let topology = topology::start(topology_config(&config), move || clock.now_us());
         let shared = Arc::new(Shared::default());
@@ -96,12 +102,22 @@ impl App {
         for listener in &listeners {
             tracing::info!(address = %listener.name(), workers = workers.len(), "listening");
         }
-        Ok(App { config, listeners, workers, shared, topology })
+        Ok(App { config, listeners, operators, workers, shared, topology, clock })
     }
 
     /// Serves clients until `stop` ends, then lets what is in flight finish.
     pub async fn serve_until(self, stop: impl Future<Output = ()>) {
-        let App { config, listeners, workers, shared, topology } = self;
+        let App { config, listeners, operators, workers, shared, topology, clock } = self;
+        let facts = Reporter {
+            shared: shared.clone(),
+            stats: workers.iter().map(|worker| worker.stats.clone()).collect(),
+            topology: topology.clone(),
+            clock,
+        };
+        let admin = AdminState { info: Arc::new(move || facts.facts()) };
+        let (stop_admin, admin_stopped) = oneshot::channel::<()>();
+        // A sender that is gone stops it as well.
+        let admin = tokio::spawn(admin::serve(operators, admin, async move { drop(admin_stopped.await) }));
         let acceptor = Arc::new(Acceptor {
             inboxes: workers.iter().map(|worker| (worker.inbox.clone(), worker.clients.clone())).collect(),
             shared,
@@ -124,16 +140,83 @@ impl App {
             // A worker that has ended already has nothing to finish.
             let _ = worker.inbox.send(ToWorker::Stop(STOP_GRACE));
         }
-        let joined = tokio::task::spawn_blocking(move || workers.into_iter().map(|worker| worker.thread.join()).filter(Result::is_err).count());
+        let joined = tokio::task::spawn_blocking(move || {
+            workers.into_iter().map(|worker| worker.thread.join()).filter(Result::is_err).count()
+        });
         if joined.await.is_ok_and(|panicked| panicked > 0) {
             tracing::error!("a worker had panicked");
         }
-        drop(topology);
+        drop((stop_admin, topology));
+        // It ends with its sender.
+        let _ = admin.await;
     }
+}
 
-    /// What the slot map is known by.
-    pub fn topology(&self) -> &TopologyHandle {
-        &self.topology
+/// Gathers what INFO of the admin port tells.
+struct Reporter {
+    shared: Arc<Shared>,
+    stats: Vec<Arc<Mutex<WorkerStats>>>,
+    topology: TopologyHandle,
+    clock: Clock,
+}
+
+impl Reporter {
+    fn facts(&self) -> Facts {
+        let mut total = WorkerStats::default();
+        for stats in &self.stats {
+            // Numbers are whole whoever panicked.
+            let stats = *stats.lock().unwrap_or_else(PoisonError::into_inner);
+            total.counters += stats.counters;
+            total.load += stats.load;
+        }
+        let line = |name: &str, value: u64| (name.to_string(), value.to_string());
+        let load = total.load;
+        let map = self.topology.current();
+        let topology = self.topology.stats();
+        vec![
+            (
+                "Proxy".into(),
+                vec![
+                    ("keyway_version".into(), env!("CARGO_PKG_VERSION").into()),
+                    line("process_id", u64::from(std::process::id())),
+                    line("uptime_in_seconds", self.clock.now_us() / 1_000_000),
+                    line("workers", self.stats.len() as u64),
+                ],
+            ),
+            (
+                "Clients".into(),
+                vec![
+                    line("connected_clients", self.shared.connected.load(Relaxed) as u64),
+                    line("total_connections_received", self.shared.accepted.load(Relaxed)),
+                    line("rejected_connections", self.shared.rejected.load(Relaxed)),
+                ],
+            ),
+            (
+                "Load".into(),
+                vec![
+                    line("lanes", load.lanes as u64),
+                    line("replies_owed", load.owed as u64),
+                    line("requests_waiting", load.waiting as u64),
+                    line("input_bytes", load.input_bytes as u64),
+                    line("output_bytes", load.output_bytes as u64),
+                    line("lane_bytes", load.lane_bytes as u64),
+                ],
+            ),
+            ("Counters".into(), total.counters.named().into_iter().map(|(name, value)| line(name, value)).collect()),
+            (
+                "Topology".into(),
+                vec![
+                    line("map_version", map.as_ref().map_or(0, |map| map.version)),
+                    line("nodes", map.as_ref().map_or(0, |map| map.nodes.len() as u64)),
+                    line("slots_covered", map.as_ref().map_or(0, |map| map.covered() as u64)),
+                    line("slots_served", map.as_ref().map_or(0, |map| map.served() as u64)),
+                    line("refreshes", topology.refreshes),
+                    line("map_changes", topology.changes),
+                    line("maps_refused", topology.refusals),
+                    line("refreshes_unanswered", topology.unanswered),
+                ],
+            ),
+        ]
     }
 }
 
@@ -160,7 +243,9 @@ impl Acceptor {
                 Ok(accepted) => {
                     self.full_told.store(false, Relaxed);
                     self.shared.accepted.fetch_add(1, Relaxed);
-                    let Some((inbox, clients)) = self.inboxes.iter().min_by_key(|(_, clients)| clients.load(Relaxed)) else { return };
+                    let Some((inbox, clients)) = self.inboxes.iter().min_by_key(|(_, clients)| clients.load(Relaxed)) else {
+                        return;
+                    };
                     clients.fetch_add(1, Relaxed);
                     self.shared.connected.fetch_add(1, Relaxed);
                     if inbox.send(ToWorker::Client(accepted)).is_err() {
@@ -185,7 +270,8 @@ fn start_workers(
 ) -> Result<Vec<WorkerHandle>, AppError> {
     let scripts = Arc::new(Scripts::new(config.limits.scripts_bytes));
     let run_id: String = std::iter::repeat_with(|| format!("{:08x}", fastrand::u32(..))).take(5).collect();
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..config.proxy.worker_count().get()).map(|_| mpsc::unbounded_channel()).unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..config.proxy.worker_count().get()).map(|_| mpsc::unbounded_channel()).unzip();
     let workers = receivers.into_iter().enumerate().map(|(number, inbox)| {
         let worker = WorkerConfig {
             number,

@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use slab::Slab;
 
-use crate::{
-    command,
-    resp::ReplyError,
-};
+use crate::{command, resp::ReplyError};
 
 use super::{
     Engine, Event, LaneId, RefreshCause,

@@ -6,7 +6,10 @@ use crate::{
     resp::{Proto, encode},
 };
 
-use super::{Engine, ListToken, session::{Ending, Session}};
+use super::{
+    Engine, ListToken,
+    session::{Ending, Session},
+};
 
 /// What CLIENT LIST TYPE knows. All clients of the proxy are normal ones.
 pub(super) const KINDS: [&str; 5] = ["normal", "master", "replica", "slave", "pubsub"];

@@ -18,7 +18,14 @@ use super::{
 
 impl Engine {
     /// To all masters (or all nodes), alone: behind what this client has in flight, and before what it sends next.
-    pub(super) fn fan_out(&mut self, index: u32, command: &'static Command, fan: Fan, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+    pub(super) fn fan_out(
+        &mut self,
+        index: u32,
+        command: &'static Command,
+        fan: Fan,
+        frame: &[u8],
+        spans: &[Span],
+    ) -> Result<(), Pause> {
         if !command.accepts(spans.len()) {
             return self.send_any(index, frame);
         }
@@ -38,7 +45,8 @@ impl Engine {
             Fan::RandomKey => (Job::RandomKeySizes, Some(&b"*1\r\n$6\r\nDBSIZE\r\n"[..])),
             fan => (Job::Fan { fan, count }, None),
         };
-        let targets = if command.name == "SCRIPT|FLUSH" { self.table.all().map(Target::Node).collect() } else { self.master_targets() };
+        let targets =
+            if command.name == "SCRIPT|FLUSH" { self.table.all().map(Target::Node).collect() } else { self.master_targets() };
         let merge = self.owe_merge(index, job);
         for target in targets {
             self.add_part(merge, target, 0, (0, 0), |out| out.extend_from_slice(request.unwrap_or(frame)));

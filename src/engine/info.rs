@@ -169,17 +169,17 @@ mod tests {
 
     fn facts() -> ProxyFacts {
         ProxyFacts {
-        tcp_port: 6379,
-        run_id: "0123456789abcdef0123456789abcdef01234567".into(),
-        uptime_seconds: 200_000,
-        connected_clients: 70,
-        max_clients: 9000,
-        total_connections: 900,
-        rejected_connections: 3,
-        blocked_clients: 2,
-        pubsub_clients: 1,
-        process_id: 4242,
-    }
+            tcp_port: 6379,
+            run_id: "0123456789abcdef0123456789abcdef01234567".into(),
+            uptime_seconds: 200_000,
+            connected_clients: 70,
+            max_clients: 9000,
+            total_connections: 900,
+            rejected_connections: 3,
+            blocked_clients: 2,
+            pubsub_clients: 1,
+            process_id: 4242,
+        }
     }
 
     /// Lines are written with LF here and with CR LF on the wire.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     cluster::Slot,
     command::{self, Class, Command, Keys, Local},
-    resp::{ProtocolError, Proto, RequestScanner, Scanned, Span, encode, split_inline},
+    resp::{Proto, ProtocolError, RequestScanner, Scanned, Span, encode, split_inline},
 };
 
 use super::{
@@ -316,7 +316,10 @@ impl Engine {
         let proto = self.clients[index as usize].proto;
         let lane = self.resolve(target).and_then(|node| self.lane_to(node, proto, false).ok());
         let elsewhere = self.clients[index as usize].active.as_ref().is_some_and(|active| {
-            active.replies.iter().any(|reply| !reply.is_finished() && !matches!(reply.state, State::Sent { lane: on } if Some(on) == lane))
+            active
+                .replies
+                .iter()
+                .any(|reply| !reply.is_finished() && !matches!(reply.state, State::Sent { lane: on } if Some(on) == lane))
         });
         if elsewhere {
             return Err(Pause::Barrier);
@@ -429,7 +432,9 @@ impl Engine {
         let Some(active) = self.clients[index as usize].active.as_ref() else { return Ok(()) };
         let meets = active.replies.iter().any(|reply| match reply.state {
             State::Sent { .. } | State::Waiting { .. } => reply.slot == slot.get(),
-            State::Merging { merge } => self.merges[merge as usize].parts.iter().any(|part| !part.is_finished() && part.slot() == slot.get()),
+            State::Merging { merge } => {
+                self.merges[merge as usize].parts.iter().any(|part| !part.is_finished() && part.slot() == slot.get())
+            }
             State::Parked { .. } | State::Whole(_) => false,
         });
         if meets { Err(Pause::Order) } else { Ok(()) }
@@ -463,7 +468,14 @@ impl Engine {
         session.barrier = Some(session.next_seq().wrapping_sub(1));
     }
 
-    pub(super) fn local(&mut self, index: u32, command: &'static Command, local: Local, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+    pub(super) fn local(
+        &mut self,
+        index: u32,
+        command: &'static Command,
+        local: Local,
+        frame: &[u8],
+        spans: &[Span],
+    ) -> Result<(), Pause> {
         let arguments: Vec<&[u8]> = spans.iter().map(|span| span.of(frame)).collect();
         self.answer_locally(index, command, local, &arguments, frame)
     }

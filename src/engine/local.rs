@@ -126,7 +126,11 @@ impl Engine {
     }
 
     fn cluster_refused(&self, command: &Command) -> Vec<u8> {
-        let accepts_readonly = self.table.map.as_ref().is_some_and(|map| map.persona.server == "valkey" && map.persona.version_numbers() >= (9, 0, 0));
+        let accepts_readonly = self
+            .table
+            .map
+            .as_ref()
+            .is_some_and(|map| map.persona.server == "valkey" && map.persona.version_numbers() >= (9, 0, 0));
         match command.name {
             "READONLY" | "READWRITE" if accepts_readonly => OK.to_vec(),
             _ => b"-ERR This instance has cluster support disabled\r\n".to_vec(),

@@ -47,23 +47,39 @@ pub enum Job {
     /// +OK when all parts say so.
     AllOk,
     /// The same command to many nodes, merged as its row says. `count` is SLOWLOG GET's.
-    Fan { fan: Fan, count: Option<i64> },
+    Fan {
+        fan: Fan,
+        count: Option<i64>,
+    },
     /// RANDOMKEY's first stage: how many keys each master has.
     RandomKeySizes,
     /// Its second: a key of one master; the others still to be asked should it have become empty.
-    RandomKey { others: Vec<Target> },
+    RandomKey {
+        others: Vec<Target>,
+    },
     Info,
     Scan(Box<ScanJob>),
     /// COMMAND INFO of a name that the table does not hold.
-    Learn { frame: Vec<u8> },
+    Learn {
+        frame: Vec<u8>,
+    },
     /// COMMAND GETKEYS of a learned command whose keys move.
-    LearnKeys { frame: Vec<u8> },
+    LearnKeys {
+        frame: Vec<u8>,
+    },
     /// The request is taken again from its beginning, now that what it waited for is here.
-    Again { frame: Vec<u8> },
+    Again {
+        frame: Vec<u8>,
+    },
     /// The request goes where COMMAND GETKEYS said.
-    SendTo { frame: Vec<u8>, slot: Option<Slot> },
+    SendTo {
+        frame: Vec<u8>,
+        slot: Option<Slot>,
+    },
     /// COMMAND without the commands that are refused; or only their count.
-    CommandList { count_only: bool },
+    CommandList {
+        count_only: bool,
+    },
     /// CONFIG GET with what a standalone server would say.
     ConfigGet,
 }
@@ -123,7 +139,6 @@ impl Merge {
         self.arena.clear();
         self.left = 0;
     }
-
 }
 
 impl Engine {
@@ -199,7 +214,10 @@ impl Engine {
 
     /// Builds the reply of a merge whose parts are all in. False: another stage follows.
     fn merged(&mut self, merge: &mut Merge, out: &mut Vec<u8>) -> bool {
-        let tolerant = matches!(merge.job, Job::Fan { fan: Fan::OneSucceeded, .. } | Job::Learn { .. } | Job::LearnKeys { .. } | Job::Scan(_));
+        let tolerant = matches!(
+            merge.job,
+            Job::Fan { fan: Fan::OneSucceeded, .. } | Job::Learn { .. } | Job::LearnKeys { .. } | Job::Scan(_)
+        );
         if !tolerant {
             if let Some((first, failed)) = merge.failure() {
                 part_error(merge, first, failed, out);

@@ -98,28 +98,58 @@ pub enum RefreshCause {
     LaneLost,
 }
 
-/// Plain counts of one worker since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub requests: u64,
-    pub protocol_errors: u64,
-    pub moved: u64,
-    pub asked: u64,
-    pub try_again: u64,
-    pub held: u64,
-    pub resent: u64,
-    pub budget_waits: u64,
-    pub gave_up: u64,
-    pub unknown_outcomes: u64,
-    pub unknown_addresses: u64,
-    pub forged_redirects: u64,
-    pub scripts_healed: u64,
-    pub lost_lanes: u64,
-    pub broken_lanes: u64,
-    pub refused_greetings: u64,
-    pub unexpected_pushes: u64,
-    pub output_overflows: u64,
-    pub idle_closed: u64,
+/// Defines the counters, their sum and their names from one list.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Plain counts of one worker since its start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl std::ops::AddAssign for Counters {
+            fn add_assign(&mut self, other: Counters) {
+                $(self.$name += other.$name;)*
+            }
+        }
+
+        impl Counters {
+            /// Every counter with its name, in the order of their definition.
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    requests,
+    protocol_errors,
+    /// Redirects that were absorbed.
+    moved,
+    asked,
+    try_again,
+    /// CLUSTERDOWN, MASTERDOWN, LOADING and READONLY that were absorbed.
+    held,
+    resent,
+    /// Resends that waited for the retry budget.
+    budget_waits,
+    /// Requests that got an error at their deadline.
+    gave_up,
+    unknown_outcomes,
+    /// Redirects to an address that no map had confirmed yet.
+    unknown_addresses,
+    /// Errors that looked like a redirect and were not followed.
+    forged_redirects,
+    scripts_healed,
+    lost_lanes,
+    /// Lanes given up because what came was no reply.
+    broken_lanes,
+    refused_greetings,
+    unexpected_pushes,
+    /// Clients cut off because they did not read.
+    output_overflows,
+    idle_closed,
 }
 
 /// Look at this client's waiting requests at this moment.
@@ -387,13 +417,22 @@ impl Engine {
     /// A map was published: it may confirm addresses, name new owners, and tell of nodes that failed.
     pub fn map_published(&mut self, map: Arc<SlotMap>) {
         self.table.publish(map);
-        let failed: Vec<u32> =
-            self.table.nodes.iter().filter(|node| node.in_map && node.failed).flat_map(|node| node.lanes.iter().flatten().copied()).collect();
+        let failed: Vec<u32> = self
+            .table
+            .nodes
+            .iter()
+            .filter(|node| node.in_map && node.failed)
+            .flat_map(|node| node.lanes.iter().flatten().copied())
+            .collect();
         for lane in failed.into_iter().filter(|lane| *lane != ids::NONE) {
             self.give_lane_up(lane);
         }
-        let waiting: Vec<u32> =
-            self.clients.iter().filter(|(_, session)| session.waiting > 0 || session.pause.is_some()).map(|(index, _)| index as u32).collect();
+        let waiting: Vec<u32> = self
+            .clients
+            .iter()
+            .filter(|(_, session)| session.waiting > 0 || session.pause.is_some())
+            .map(|(index, _)| index as u32)
+            .collect();
         for client in waiting {
             self.pump_later(client);
             self.resume_later(client);
@@ -505,10 +544,33 @@ impl Engine {
             owed: self.clients.iter().map(|(_, session)| session.owed()).sum(),
             waiting: self.retries.len(),
             merges: self.merges.len(),
-            output_bytes: self.clients.iter().filter_map(|(_, session)| session.active.as_ref()).map(|active| active.output_held()).sum(),
-            input_bytes: self.clients.iter().filter_map(|(_, session)| session.active.as_ref()).map(|active| active.input.len()).sum(),
+            output_bytes: self
+                .clients
+                .iter()
+                .filter_map(|(_, session)| session.active.as_ref())
+                .map(|active| active.output_held())
+                .sum(),
+            input_bytes: self
+                .clients
+                .iter()
+                .filter_map(|(_, session)| session.active.as_ref())
+                .map(|active| active.input.len())
+                .sum(),
             lane_bytes: self.lanes.iter().map(|(_, lane)| lane.pipe.held()).sum(),
         }
+    }
+}
+
+impl std::ops::AddAssign for Load {
+    fn add_assign(&mut self, other: Load) {
+        self.clients += other.clients;
+        self.lanes += other.lanes;
+        self.owed += other.owed;
+        self.waiting += other.waiting;
+        self.merges += other.merges;
+        self.output_bytes += other.output_bytes;
+        self.input_bytes += other.input_bytes;
+        self.lane_bytes += other.lane_bytes;
     }
 }
 

@@ -31,7 +31,9 @@ impl Pool {
         debug_assert!(active.is_at_rest());
         match active.capacity() {
             capacity if capacity <= SMALL_CAPACITY && self.small.len() < SMALL_KEPT => self.small.push(active),
-            capacity if capacity > SMALL_CAPACITY && capacity <= GROWN_CAPACITY && self.grown.len() < GROWN_KEPT => self.grown.push(active),
+            capacity if capacity > SMALL_CAPACITY && capacity <= GROWN_CAPACITY && self.grown.len() < GROWN_KEPT => {
+                self.grown.push(active)
+            }
             _ => {}
         }
     }

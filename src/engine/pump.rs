@@ -302,7 +302,8 @@ impl Engine {
             State::Merging { merge } => {
                 let mut part = 0;
                 // A merge that finishes on the way is gone, and its reply with it.
-                while let Some(found) = self.merges.get(merge as usize).filter(|found| found.client == client && found.seq == seq) {
+                while let Some(found) = self.merges.get(merge as usize).filter(|found| found.client == client && found.seq == seq)
+                {
                     let Some(entry) = found.parts.get(part) else { break };
                     let slot = entry.slot();
                     match entry.state {
@@ -378,7 +379,10 @@ impl Engine {
             return Move::Wait { until: not_before.min(deadline) };
         }
         let retry = &self.retries[place as usize];
-        if retry.last.starts_with("TRYAGAIN") && deadline - now < self.settings.retry_deadline_us / 4 && self.can_split_keys(place) {
+        if retry.last.starts_with("TRYAGAIN")
+            && deadline - now < self.settings.retry_deadline_us / 4
+            && self.can_split_keys(place)
+        {
             return Move::SplitKeys;
         }
         let (ask, bulk) = (retry.ask, retry.frame.len() >= super::send::BULK_FRAME);
@@ -398,7 +402,12 @@ impl Engine {
                 let fresh = self.retries[place as usize].tries == 0;
                 let settings = &self.settings;
                 if !fresh
-                    && !self.budget.spend(now, self.counters.requests, settings.retry_budget_percent, settings.retry_floor_per_second)
+                    && !self.budget.spend(
+                        now,
+                        self.counters.requests,
+                        settings.retry_budget_percent,
+                        settings.retry_floor_per_second,
+                    )
                 {
                     self.counters.budget_waits += 1;
                     return Move::Wait { until: (now + backoff_us(3, self.random.u64(..))).min(deadline) };
@@ -424,8 +433,12 @@ impl Engine {
         let seconds = self.settings.retry_deadline_us as f64 / 1e6;
         let last = if retry.last.is_empty() { "the slot's node could not be reached" } else { retry.last.as_str() };
         let slot = retry.target.slot().map_or(String::new(), |slot| format!(" for slot {}", slot.get()));
-        format!("-ERR proxy: no answer within {seconds} s{slot} after {} tries; the last one: {}\r\n", retry.tries, last.replace(['\r', '\n'], " "))
-            .into_bytes()
+        format!(
+            "-ERR proxy: no answer within {seconds} s{slot} after {} tries; the last one: {}\r\n",
+            retry.tries,
+            last.replace(['\r', '\n'], " ")
+        )
+        .into_bytes()
     }
 
     fn can_split_keys(&self, place: u32) -> bool {
@@ -457,7 +470,9 @@ impl Engine {
         let reply = self.clients[entry.ticket.client as usize].reply(entry.ticket.seq);
         let slot = reply.slot;
         match reply.state {
-            State::Merging { merge } if entry.ticket.part != NONE => self.merges[merge as usize].parts[entry.ticket.part as usize].target,
+            State::Merging { merge } if entry.ticket.part != NONE => {
+                self.merges[merge as usize].parts[entry.ticket.part as usize].target
+            }
             _ => crate::cluster::Slot::new(slot).map_or(Target::Any(self.any_slot(entry.ticket.client)), Target::Slot),
         }
     }

@@ -489,7 +489,10 @@ mod tests {
             let spans = super::super::pump::spans_of(&frame).expect("just written");
             parse_options(&frame, &spans).map(|options| (options.pattern, options.count, options.kind))
         };
-        assert_eq!(parse(&[b"count", b"5", b"Match", b"a*", b"TYPE", b"list"]), Ok((Some(b"a*".to_vec()), Some(5), Some(b"list".to_vec()))));
+        assert_eq!(
+            parse(&[b"count", b"5", b"Match", b"a*", b"TYPE", b"list"]),
+            Ok((Some(b"a*".to_vec()), Some(5), Some(b"list".to_vec())))
+        );
         assert_eq!(parse(&[b"COUNT", b"0"]), Err(&b"-ERR syntax error\r\n"[..]));
         assert_eq!(parse(&[b"COUNT", b"x"]), Err(&b"-ERR value is not an integer or out of range\r\n"[..]));
         assert_eq!(parse(&[b"COUNT"]), Err(&b"-ERR syntax error\r\n"[..]));

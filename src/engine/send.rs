@@ -119,7 +119,14 @@ impl Engine {
     }
 
     /// Sends one part of a reply, or holds it until it can be sent.
-    pub(super) fn send_part(&mut self, ticket: Ticket, target: Target, proto: Proto, lead: u16, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn send_part(
+        &mut self,
+        ticket: Ticket,
+        target: Target,
+        proto: Proto,
+        lead: u16,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let lane = self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, false));
         match lane {
             Ok(lane) => {
@@ -145,7 +152,9 @@ impl Engine {
     pub(super) fn set_state(&mut self, ticket: Ticket, state: State) {
         let reply = self.clients[ticket.client as usize].reply(ticket.seq);
         match reply.state {
-            State::Merging { merge } if ticket.part != NONE => self.merges[merge as usize].parts[ticket.part as usize].state = state,
+            State::Merging { merge } if ticket.part != NONE => {
+                self.merges[merge as usize].parts[ticket.part as usize].state = state
+            }
             _ => reply.state = state,
         }
     }

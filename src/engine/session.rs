@@ -79,7 +79,10 @@ impl Active {
 
     /// Bytes of memory that it holds while at rest.
     pub fn capacity(&mut self) -> usize {
-        self.input.capacity() + self.parked.capacity() + self.out.small().capacity() + self.replies.capacity() * size_of::<Reply>()
+        self.input.capacity()
+            + self.parked.capacity()
+            + self.out.small().capacity()
+            + self.replies.capacity() * size_of::<Reply>()
     }
 
     /// Bytes kept for the client because it has not read them, or because others come first.

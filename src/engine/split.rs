@@ -59,7 +59,14 @@ impl Engine {
         taken
     }
 
-    fn split_over(&mut self, client: u32, kind: SplitKind, frame: &[u8], spans: &[Span], by_slot: &[(Slot, u32)]) -> Result<(), Pause> {
+    fn split_over(
+        &mut self,
+        client: u32,
+        kind: SplitKind,
+        frame: &[u8],
+        spans: &[Span],
+        by_slot: &[(Slot, u32)],
+    ) -> Result<(), Pause> {
         let guarded = !self.settled(client);
         for group in by_slot.chunk_by(|a, b| a.0 == b.0) {
             let slot = group[0].0;

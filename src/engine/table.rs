@@ -115,7 +115,8 @@ impl Table {
         let mut changed = false;
         for (number, owner) in self.owners.iter_mut().enumerate() {
             let slot = number as u16;
-            let published = Slot::new(slot).and_then(|slot| map.owner(slot)).map_or(NO_NODE, |index| places[usize::from(index)].0);
+            let published =
+                Slot::new(slot).and_then(|slot| map.owner(slot)).map_or(NO_NODE, |index| places[usize::from(index)].0);
             let next = self.patches.get(&slot).map_or(published, |patch| patch.node.0);
             changed |= *owner != next;
             *owner = next;
@@ -168,7 +169,10 @@ impl Table {
     pub fn find(&self, addr: &Addr) -> Option<NodeId> {
         let map = self.map.as_ref()?;
         let node = &map.nodes[usize::from(map.find_addr(addr.as_str())?)];
-        self.nodes.iter().position(|entry| entry.in_map && entry.id == node.id && entry.addr == node.addr).map(|place| NodeId(place as u16))
+        self.nodes
+            .iter()
+            .position(|entry| entry.in_map && entry.id == node.id && entry.addr == node.addr)
+            .map(|place| NodeId(place as u16))
     }
 
     /// The node with this id.
@@ -187,7 +191,11 @@ impl Table {
 
     /// All masters that the map holds, those without slots too: an importing one may hold keys already.
     pub fn masters(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.nodes.iter().enumerate().filter(|(_, node)| node.in_map && node.master && !node.failed).map(|(place, _)| NodeId(place as u16))
+        self.nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| node.in_map && node.master && !node.failed)
+            .map(|(place, _)| NodeId(place as u16))
     }
 
     /// All nodes of the map that are not known to have failed.

@@ -27,7 +27,11 @@ enum LearnedKeys {
     /// No node knows it: its own error is the answer.
     NoCommand,
     None,
-    Range { first: usize, last: i64, step: usize },
+    Range {
+        first: usize,
+        last: i64,
+        step: usize,
+    },
     /// COMMAND GETKEYS tells for each request.
     Moving,
 }
@@ -148,7 +152,9 @@ fn learned_keys(reply: &[u8]) -> LearnedKeys {
     };
     match (moving, number(3), number(4), number(5)) {
         (true, ..) => LearnedKeys::Moving,
-        (false, first, last, step) if first > 0 && step > 0 => LearnedKeys::Range { first: first as usize, last, step: step as usize },
+        (false, first, last, step) if first > 0 && step > 0 => {
+            LearnedKeys::Range { first: first as usize, last, step: step as usize }
+        }
         _ => LearnedKeys::None,
     }
 }
@@ -161,7 +167,8 @@ enum Keyed {
 
 fn slot_of_range(frame: &[u8], spans: &[Span], first: usize, last: i64, step: usize) -> Keyed {
     let end = if last < 0 { spans.len() as i64 + last } else { last };
-    let mut slots = (first..).step_by(step).take_while(|at| *at as i64 <= end && *at < spans.len()).map(|at| Slot::of(spans[at].of(frame)));
+    let mut slots =
+        (first..).step_by(step).take_while(|at| *at as i64 <= end && *at < spans.len()).map(|at| Slot::of(spans[at].of(frame)));
     let Some(slot) = slots.next() else { return Keyed::No };
     let mut many = false;
     for other in slots {
@@ -183,7 +190,10 @@ mod tests {
         check("*1\r\n*-1\r\n", LearnedKeys::NoCommand);
         check("*1\r\n$-1\r\n", LearnedKeys::NoCommand);
         check("*1\r\n_\r\n", LearnedKeys::NoCommand);
-        check("*1\r\n*6\r\n$3\r\nfoo\r\n:-2\r\n*1\r\n+write\r\n:1\r\n:-1\r\n:2\r\n", LearnedKeys::Range { first: 1, last: -1, step: 2 });
+        check(
+            "*1\r\n*6\r\n$3\r\nfoo\r\n:-2\r\n*1\r\n+write\r\n:1\r\n:-1\r\n:2\r\n",
+            LearnedKeys::Range { first: 1, last: -1, step: 2 },
+        );
         check("*1\r\n*6\r\n$3\r\nfoo\r\n:-2\r\n~1\r\n+movablekeys\r\n:0\r\n:0\r\n:0\r\n", LearnedKeys::Moving);
         check("*1\r\n*6\r\n$3\r\nfoo\r\n:1\r\n*0\r\n:0\r\n:0\r\n:0\r\n", LearnedKeys::None);
     }

@@ -70,7 +70,9 @@ fn poll(worker: &Rc<Worker>, lane: LaneId, socket: &Rc<Socket>, context: &mut Co
         let mut buffer = ReadBuf::new(&mut scratch);
         match socket.poll_read(context, &mut buffer) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => worker.with_engine(|engine| engine.lane_bytes(lane, buffer.filled())),
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                worker.with_engine(|engine| engine.lane_bytes(lane, buffer.filled()))
+            }
             Poll::Ready(_) => {
                 drop(scratch);
                 worker.lane_ended(lane);

@@ -111,7 +111,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 pub(super) fn set_keepalive(stream: &tokio::net::TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
     match keepalive {
-        Some(time) => SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(time / 3 + Duration::from_secs(1))),
+        Some(time) => SockRef::from(stream)
+            .set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(time / 3 + Duration::from_secs(1))),
         None => Ok(()),
     }
 }

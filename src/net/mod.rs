@@ -12,4 +12,4 @@ mod worker;
 
 pub use clock::Clock;
 pub use listener::{Accepted, BindError, Listener};
-pub use worker::{Shared, ToWorker, WorkerConfig, WorkerHandle};
+pub use worker::{Shared, ToWorker, WorkerConfig, WorkerHandle, WorkerStats};

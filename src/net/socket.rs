@@ -29,7 +29,12 @@ pub struct Socket {
 
 impl Socket {
     pub fn new(stream: Stream) -> Self {
-        Socket { stream: RefCell::new(stream), waker: RefCell::new(None), write_blocked: Cell::new(false), closed: Cell::new(false) }
+        Socket {
+            stream: RefCell::new(stream),
+            waker: RefCell::new(None),
+            write_blocked: Cell::new(false),
+            closed: Cell::new(false),
+        }
     }
 
     pub fn poll_read(&self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -6,7 +6,7 @@ use std::{
     io::{self, IoSlice},
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Poll, Waker},
@@ -25,11 +25,7 @@ use crate::{
     topology::{RefreshCause, TopologyHandle},
 };
 
-use super::{
-    clients, clock::Clock, lanes,
-    listener::Accepted,
-    socket::Socket,
-};
+use super::{clients, clock::Clock, lanes, listener::Accepted, socket::Socket};
 
 /// One read takes at most this much: a busy socket's whole pipeline, or a fair share of a large value.
 const SCRATCH: usize = 128 * 1024;
@@ -47,7 +43,12 @@ pub struct Shared {
 
 impl Default for Shared {
     fn default() -> Self {
-        Shared { client_ids: AtomicU64::new(1), connected: AtomicUsize::new(0), accepted: AtomicU64::new(0), rejected: AtomicU64::new(0) }
+        Shared {
+            client_ids: AtomicU64::new(1),
+            connected: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+        }
     }
 }
 
@@ -55,11 +56,19 @@ impl Default for Shared {
 pub enum ToWorker {
     Client(Accepted),
     /// CLIENT LIST of another worker's client.
-    List { filter: ClientFilter, lines: oneshot::Sender<Vec<ClientLine>> },
-    /// Counts for INFO and the admin namespace.
-    Stats(oneshot::Sender<(Counters, Load)>),
+    List {
+        filter: ClientFilter,
+        lines: oneshot::Sender<Vec<ClientLine>>,
+    },
     /// Finish what is in flight, for at most so long, and end.
     Stop(Duration),
+}
+
+/// What a worker tells of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerStats {
+    pub counters: Counters,
+    pub load: Load,
 }
 
 /// What a worker is made of.
@@ -84,6 +93,8 @@ pub struct WorkerHandle {
     pub inbox: mpsc::UnboundedSender<ToWorker>,
     /// Clients that it was given and that are not closed.
     pub clients: Arc<AtomicUsize>,
+    /// What it counted and held a second ago at most.
+    pub stats: Arc<Mutex<WorkerStats>>,
     pub thread: std::thread::JoinHandle<()>,
 }
 
@@ -92,15 +103,17 @@ impl WorkerHandle {
     pub fn start(config: WorkerConfig, inbox: mpsc::UnboundedReceiver<ToWorker>) -> io::Result<WorkerHandle> {
         let clients = Arc::new(AtomicUsize::new(0));
         let counted = clients.clone();
+        let stats = Arc::new(Mutex::new(WorkerStats::default()));
+        let published = stats.clone();
         let own_inbox = config.peers[config.number].clone();
         let thread = std::thread::Builder::new().name(format!("worker-{}", config.number)).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .expect("a runtime needs an epoll descriptor, and the process has only just begun");
-            LocalSet::new().block_on(&runtime, Worker::run(config, inbox, counted));
+            LocalSet::new().block_on(&runtime, Worker::run(config, inbox, counted, published));
         })?;
-        Ok(WorkerHandle { inbox: own_inbox, clients, thread })
+        Ok(WorkerHandle { inbox: own_inbox, clients, stats, thread })
     }
 }
 
@@ -112,6 +125,7 @@ pub(super) struct Worker {
     pub lanes: RefCell<FxHashMap<LaneId, Rc<Socket>>>,
     pub scratch: RefCell<Box<[u8]>>,
     clients_counted: Arc<AtomicUsize>,
+    stats: Arc<Mutex<WorkerStats>>,
     flusher: RefCell<Option<Waker>>,
     timer: RefCell<Option<Waker>>,
     armed: Cell<u64>,
@@ -121,7 +135,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    async fn run(config: WorkerConfig, mut inbox: mpsc::UnboundedReceiver<ToWorker>, clients_counted: Arc<AtomicUsize>) {
+    async fn run(
+        config: WorkerConfig,
+        mut inbox: mpsc::UnboundedReceiver<ToWorker>,
+        clients_counted: Arc<AtomicUsize>,
+        stats: Arc<Mutex<WorkerStats>>,
+    ) {
         let seed = config.clock.now_us() ^ (config.number as u64) << 48;
         let engine = Engine::new(config.settings.clone(), config.scripts.clone(), seed, config.clock.now_us());
         let mut maps = config.maps.clone();
@@ -132,6 +151,7 @@ impl Worker {
             lanes: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
             clients_counted,
+            stats,
             flusher: RefCell::new(None),
             timer: RefCell::new(None),
             armed: Cell::new(0),
@@ -158,11 +178,6 @@ impl Worker {
                 // Who asked may have gone: then nobody needs the answer.
                 ToWorker::List { filter, lines } => {
                     let _ = lines.send(worker.engine.borrow().list_clients(&filter));
-                }
-                // As above.
-                ToWorker::Stats(stats) => {
-                    let engine = worker.engine.borrow();
-                    let _ = stats.send((engine.counters, engine.load()));
                 }
                 ToWorker::Stop(grace) => return worker.drain(grace).await,
             }
@@ -262,6 +277,13 @@ impl Worker {
         self.engine.borrow_mut().set_facts(facts);
     }
 
+    fn publish_stats(&self) {
+        let engine = self.engine.borrow();
+        let stats = WorkerStats { counters: engine.counters, load: engine.load() };
+        // A reader that panicked leaves numbers behind that are whole.
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+
     /// Writes everything that is dirty, once a turn, behind the sockets in the queue.
     async fn flush_for_ever(self: Rc<Self>) {
         let mut dirty_lanes: Vec<LaneId> = Vec::new();
@@ -290,7 +312,12 @@ impl Worker {
     pub fn flush_lane(self: &Rc<Self>, lane: LaneId) {
         let Some(socket) = self.lanes.borrow().get(&lane).cloned() else { return };
         let mut engine = self.engine.borrow_mut();
-        let outcome = flush(&socket, &mut *engine, |engine, slices| engine.lane_chunks(lane, slices), |engine, count| engine.lane_wrote(lane, count));
+        let outcome = flush(
+            &socket,
+            &mut *engine,
+            |engine, slices| engine.lane_chunks(lane, slices),
+            |engine, count| engine.lane_wrote(lane, count),
+        );
         drop(engine);
         if outcome.is_err() {
             self.lane_ended(lane);
@@ -300,8 +327,12 @@ impl Worker {
     pub fn flush_client(self: &Rc<Self>, client: ClientId) {
         let Some(socket) = self.clients.borrow().get(&client.0).cloned() else { return };
         let mut engine = self.engine.borrow_mut();
-        let outcome =
-            flush(&socket, &mut *engine, |engine, slices| engine.client_chunks(client, slices), |engine, count| engine.client_wrote(client, count));
+        let outcome = flush(
+            &socket,
+            &mut *engine,
+            |engine, slices| engine.client_chunks(client, slices),
+            |engine, count| engine.client_wrote(client, count),
+        );
         let happened = engine.has_event();
         drop(engine);
         if outcome.is_err() {
@@ -334,6 +365,7 @@ impl Worker {
                 self.clock_read.set(false);
                 self.with_engine(Engine::tick);
                 self.set_facts();
+                self.publish_stats();
             }
         })
         .await;
