@@ -91,6 +91,10 @@ impl Active {
     }
 
     fn park(&mut self, bytes: &[u8]) -> State {
+        if bytes.is_empty() {
+            // It keeps no place in the arena, which may be cleared before its turn comes.
+            return State::Parked { at: 0, len: 0 };
+        }
         if bytes.len() >= LARGE_FRAME {
             self.whole_bytes += bytes.len();
             return State::Whole(Bytes::copy_from_slice(bytes));
@@ -363,6 +367,19 @@ mod tests {
         session.fill(head.wrapping_add(2), b"+c\r\n");
         assert!(session.fill(head, b"+a\r\n"));
         assert_eq!(written(&mut session), b"+a\r\n+c\r\n");
+    }
+
+    #[test]
+    fn a_silent_reply_outlives_the_arena_that_it_has_no_bytes_in() {
+        let mut session = session(4);
+        let head = session.head;
+        session.reply(head.wrapping_add(3)).silent = true;
+        session.fill(head.wrapping_add(1), b"+b\r\n");
+        session.fill(head.wrapping_add(3), b"+hidden\r\n");
+        session.fill(head, b"+a\r\n");
+        session.fill(head.wrapping_add(2), b"+c\r\n");
+        assert_eq!(written(&mut session), b"+a\r\n+b\r\n+c\r\n");
+        assert_eq!(session.owed(), 0);
     }
 
     #[test]
