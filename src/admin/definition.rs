@@ -147,7 +147,6 @@ pub(super) mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::admin::codec;
 
     pub fn state() -> AdminState {
         let lines = |lines: &[(&str, &str)]| lines.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -167,7 +166,7 @@ pub(super) mod tests {
         let mut session = Session { id: 7, proto, closing: false };
         let reply = answer(&words, &mut session, &state());
         let mut out = BytesMut::new();
-        codec::write(reply, session.proto, &mut out).expect("replies can be written");
+        reply.write(session.proto, &mut out).expect("replies can be written");
         String::from_utf8_lossy(&out).into_owned()
     }
 

@@ -6,12 +6,12 @@
 //!
 //! The port asks for no password, so the configuration lets it listen on loopback addresses and unix sockets only.
 
-mod codec;
 mod commands;
 mod definition;
 mod docs;
 mod listener;
 mod reply;
+mod request;
 mod server;
 mod syntax;
 

@@ -1,10 +1,14 @@
 //! What a command answers, and its two forms on the wire.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use redis_protocol::codec::{Resp2, Resp3};
+use redis_protocol::error::RedisProtocolError;
 use redis_protocol::resp2::types::BytesFrame as Resp2Frame;
-use redis_protocol::resp3::types::{BytesFrame as Resp3Frame, FrameMap, VerbatimStringFormat};
+use redis_protocol::resp3::types::{BytesFrame as Resp3Frame, VerbatimStringFormat};
+use tokio_util::codec::Encoder;
 
 use super::Facts;
+use crate::resp::Proto;
 
 /// Where the text of a table is broken, so that it reads well in a terminal of 80 columns behind redis-cli's numbers.
 const LINE_COLUMNS: usize = 76;
@@ -45,44 +49,43 @@ impl Reply {
         Self::Map(pairs.into_iter().map(|(key, value)| (Self::bulk(key), value)).collect())
     }
 
-    pub fn into_resp2(self) -> Resp2Frame {
-        match self {
-            Self::Simple(text) => Resp2Frame::SimpleString(text.into()),
-            Self::Error(text) => Resp2Frame::Error(text.into()),
-            Self::Integer(number) => Resp2Frame::Integer(number),
-            Self::Bulk(bytes) => Resp2Frame::BulkString(bytes),
-            Self::Text(text) => Resp2Frame::BulkString(text.into()),
-            Self::Array(items) => Resp2Frame::Array(items.into_iter().map(Self::into_resp2).collect()),
-            Self::Map(pairs) => {
-                let flat = pairs.into_iter().flat_map(|(key, value)| [key.into_resp2(), value.into_resp2()]);
-                Resp2Frame::Array(flat.collect())
+    /// Appends the reply as a client of this version reads it. Aggregates are opened here and only what is in them is
+    /// left to `redis-protocol`: its maps are hash maps, and help and INFO have an order.
+    pub fn write(self, proto: Proto, out: &mut BytesMut) -> Result<(), RedisProtocolError> {
+        match (self, proto) {
+            (Self::Array(items), _) => {
+                open(out, '*', items.len());
+                items.into_iter().try_for_each(|item| item.write(proto, out))
+            }
+            (Self::Map(pairs), _) => {
+                match proto {
+                    Proto::Resp2 => open(out, '*', 2 * pairs.len()),
+                    Proto::Resp3 => open(out, '%', pairs.len()),
+                }
+                pairs.into_iter().flat_map(|(key, value)| [key, value]).try_for_each(|item| item.write(proto, out))
             }
             // Simple strings: redis-cli shows them without quotes.
-            Self::Table(rows) => {
-                let lines = table_lines(&rows).into_iter().map(|line| Resp2Frame::SimpleString(line.into()));
-                Resp2Frame::Array(lines.collect())
+            (Self::Table(rows), Proto::Resp2) => {
+                Self::Array(table_lines(&rows).into_iter().map(Self::Simple).collect()).write(proto, out)
             }
-            Self::Facts(facts) => Resp2Frame::BulkString(facts_text(&facts).into()),
-        }
-    }
-
-    pub fn into_resp3(self) -> Resp3Frame {
-        let attributes = None;
-        match self {
-            Self::Simple(text) => Resp3Frame::SimpleString { data: text.into(), attributes },
-            Self::Error(text) => Resp3Frame::SimpleError { data: text.into(), attributes },
-            Self::Integer(data) => Resp3Frame::Number { data, attributes },
-            Self::Bulk(data) => Resp3Frame::BlobString { data, attributes },
-            Self::Text(text) => Resp3Frame::VerbatimString { data: text.into(), format: VerbatimStringFormat::Text, attributes },
-            Self::Array(items) => Resp3Frame::Array { data: items.into_iter().map(Self::into_resp3).collect(), attributes },
-            Self::Map(pairs) => {
-                let data: FrameMap<_, _> = pairs.into_iter().map(|(key, value)| (key.into_resp3(), value.into_resp3())).collect();
-                Resp3Frame::Map { data, attributes }
-            }
-            Self::Table(rows) => Self::text_map(rows).into_resp3(),
-            Self::Facts(facts) => {
+            (Self::Table(rows), Proto::Resp3) => Self::text_map(rows).write(proto, out),
+            (Self::Facts(facts), Proto::Resp2) => Self::Text(facts_text(&facts)).write(proto, out),
+            (Self::Facts(facts), Proto::Resp3) => {
                 let sections = facts.into_iter().map(|(title, lines)| (Self::bulk(&title), Self::text_map(lines)));
-                Self::Map(sections.collect()).into_resp3()
+                Self::Map(sections.collect()).write(proto, out)
+            }
+            (Self::Simple(text), Proto::Resp2) => write2(Resp2Frame::SimpleString(text.into()), out),
+            (Self::Error(text), Proto::Resp2) => write2(Resp2Frame::Error(text.into()), out),
+            (Self::Integer(number), Proto::Resp2) => write2(Resp2Frame::Integer(number), out),
+            (Self::Bulk(bytes), Proto::Resp2) => write2(Resp2Frame::BulkString(bytes), out),
+            (Self::Text(text), Proto::Resp2) => write2(Resp2Frame::BulkString(text.into()), out),
+            (Self::Simple(text), Proto::Resp3) => write3(Resp3Frame::SimpleString { data: text.into(), attributes: None }, out),
+            (Self::Error(text), Proto::Resp3) => write3(Resp3Frame::SimpleError { data: text.into(), attributes: None }, out),
+            (Self::Integer(data), Proto::Resp3) => write3(Resp3Frame::Number { data, attributes: None }, out),
+            (Self::Bulk(data), Proto::Resp3) => write3(Resp3Frame::BlobString { data, attributes: None }, out),
+            (Self::Text(text), Proto::Resp3) => {
+                let format = VerbatimStringFormat::Text;
+                write3(Resp3Frame::VerbatimString { data: text.into(), format, attributes: None }, out)
             }
         }
     }
@@ -90,6 +93,18 @@ impl Reply {
     fn text_map(rows: Vec<(String, String)>) -> Self {
         Self::Map(rows.into_iter().map(|(key, text)| (Self::bulk(&key), Self::bulk(&text))).collect())
     }
+}
+
+fn open(out: &mut BytesMut, kind: char, len: usize) {
+    out.extend_from_slice(format!("{kind}{len}\r\n").as_bytes());
+}
+
+fn write2(frame: Resp2Frame, out: &mut BytesMut) -> Result<(), RedisProtocolError> {
+    Resp2::default().encode(frame, out)
+}
+
+fn write3(frame: Resp3Frame, out: &mut BytesMut) -> Result<(), RedisProtocolError> {
+    Resp3::default().encode(frame, out)
 }
 
 /// The format of INFO: `# Section`, `key:value`, an empty line between sections.

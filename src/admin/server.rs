@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::AdminState;
-use super::codec::{self, Codec};
 use super::definition::{Session, answer};
 use super::listener::{Listener, Stream};
 use super::reply::Reply;
+use super::request::RequestReader;
 use crate::resp::Proto;
 use crate::telemetry::log::RateLimitedLine;
 
@@ -93,19 +93,20 @@ async fn serve_one(mut stream: Box<dyn Stream>, shared: Shared) {
 
 async fn refuse(stream: &mut Box<dyn Stream>) -> io::Result<()> {
     let mut out = BytesMut::new();
-    codec::write(Reply::Error("ERR max number of clients reached".to_owned()), Proto::Resp2, &mut out)?;
+    let full = Reply::Error("ERR max number of clients reached".to_owned());
+    full.write(Proto::Resp2, &mut out).map_err(io::Error::other)?;
     send(stream, &mut out).await
 }
 
 async fn converse(stream: &mut Box<dyn Stream>, mut session: Session, state: &AdminState) -> io::Result<()> {
-    let mut codec = Codec::new();
+    let mut requests = RequestReader::new();
     let mut received = BytesMut::new();
     let mut out = BytesMut::new();
     while !session.closing {
-        match codec.read(&mut received) {
+        match requests.read(&mut received) {
             Ok(Some(words)) => {
                 let reply = answer(&words, &mut session, state);
-                codec::write(reply, session.proto, &mut out)?;
+                reply.write(session.proto, &mut out).map_err(io::Error::other)?;
                 if out.len() > OUTPUT_BYTES {
                     send(stream, &mut out).await?;
                 }

@@ -1,13 +1,8 @@
-//! Requests and replies of one admin connection as bytes.
-
-use std::io;
+//! Requests of one admin connection, taken out of its bytes.
 
 use bytes::{Bytes, BytesMut};
-use redis_protocol::codec::{Resp2, Resp3};
-use tokio_util::codec::Encoder;
 
-use super::reply::Reply;
-use crate::resp::{Limits, Proto, ProtocolError, RequestScanner, Scanned, Span, is_http, split_inline};
+use crate::resp::{Limits, ProtocolError, RequestScanner, Scanned, Span, is_http, split_inline};
 
 /// The longest request. An operator's commands are a few words; what is longer is no operator.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -15,13 +10,13 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Reads requests with the proxy's own scanner: unlike a decoder of replies it takes inline commands (telnet, `nc`),
 /// keeps limits, and does not recurse into what a client nests.
 #[derive(Debug)]
-pub(super) struct Codec {
+pub(super) struct RequestReader {
     limits: Limits,
     scanner: RequestScanner,
     spans: Vec<Span>,
 }
 
-impl Codec {
+impl RequestReader {
     pub fn new() -> Self {
         let limits = Limits {
             bulk_len_max: REQUEST_BYTES_MAX,
@@ -60,26 +55,17 @@ impl Codec {
     }
 }
 
-/// Appends a reply in the form that the client has chosen with HELLO.
-pub(super) fn write(reply: Reply, proto: Proto, out: &mut BytesMut) -> io::Result<()> {
-    match proto {
-        Proto::Resp2 => Resp2::default().encode(reply.into_resp2(), out),
-        Proto::Resp3 => Resp3::default().encode(reply.into_resp3(), out),
-    }
-    .map_err(io::Error::other)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Reads a stream cut at every byte; the requests, and why reading ended if it did.
     fn read_all(stream: &[u8]) -> (Vec<String>, Option<ProtocolError>) {
-        let (mut codec, mut received, mut requests) = (Codec::new(), BytesMut::new(), Vec::new());
+        let (mut reader, mut received, mut requests) = (RequestReader::new(), BytesMut::new(), Vec::new());
         for byte in stream {
             received.extend_from_slice(&[*byte]);
             loop {
-                match codec.read(&mut received) {
+                match reader.read(&mut received) {
                     Ok(Some(words)) => {
                         requests.push(words.iter().map(|w| String::from_utf8_lossy(w)).collect::<Vec<_>>().join("|"))
                     }
