@@ -248,7 +248,7 @@ impl World {
                 self.clients[index].resp3 = true;
                 self.request(index, &[b"HELLO", b"3"], Some(Expect::Hello), false, true);
             }
-            93 => self.request(index, &[b"NOSUCH", text.as_bytes()], Some(Expect::Unknown), false, true),
+            93 => self.request(index, &[b"NOSUCH", text.as_bytes()], Some(Expect::Unknown), true, true),
             94..=96 if self.plan.scans && self.clients[index].scan.is_none() => {
                 self.clients[index].scan = Some((0, HashSet::new(), 0));
                 self.ask_scan(index);
@@ -415,7 +415,7 @@ impl World {
             if let Expect::Counter(key) = &owed.expect {
                 *self.clients[index].counters.entry(key.clone()).or_default() += 0;
             }
-            let tagged = !matches!(owed.expect, Expect::Counter(_) | Expect::Count(_) | Expect::Sha(_));
+            let tagged = !matches!(owed.expect, Expect::Counter(_) | Expect::Count(_) | Expect::Sha(_) | Expect::Unknown);
             return owed.write && (!tagged || self.truth.is_unknown(tag));
         }
         if text.contains("proxy: no answer within") || text.starts_with("-LOADING Keyway has no slot map yet") {
