@@ -285,6 +285,9 @@ impl Engine {
                 session.dirty = true;
                 self.dirty_clients.push(ClientId(client));
             }
+            if session.ending != Ending::No {
+                self.touch(client);
+            }
         } else if held > 0 && session.lazy == 0 && !session.dirty {
             session.lazy = 1;
             self.lazy_clients.push(ClientId(client));

@@ -37,6 +37,7 @@ pub enum What {
     LaneWritable(usize),
     Turn(usize),
     AskMap,
+    PeriodicMap,
     Publish(usize, usize),
     Fault,
     Calm,
@@ -192,7 +193,7 @@ impl World {
             self.open_client();
         }
         let (first_map, faults) = (self.plan.map_known_after_us, self.plan.faults_us);
-        self.later(first_map, What::AskMap);
+        self.later(first_map, What::PeriodicMap);
         self.later(self.plan.fault_every_us / 2, What::Fault);
         self.later(faults, What::Calm);
         let mut events = 0u64;
@@ -263,6 +264,7 @@ impl World {
             What::LaneWritable(conn) => self.write_lane(conn),
             What::Turn(engine) => self.turn(engine),
             What::AskMap => self.ask_map(),
+            What::PeriodicMap => self.ask_map_again(),
             What::Publish(engine, map) => self.publish(engine, map),
             What::Fault => self.fault(),
             What::Calm => self.calm(),
@@ -819,10 +821,13 @@ impl World {
             let wait = self.random.u64(100..if stale { 300_000 } else { 20_000 });
             self.later(wait, What::Publish(engine, self.maps.len() - 1));
         }
-        if self.calm_since.is_none_or(|calm| calm + 10_000_000 > self.now) {
-            let wait = self.random.u64(200_000..2_000_000);
-            self.later(wait, What::AskMap);
-        }
+    }
+
+    /// A map is asked for now and then without anyone's wish, as the control thread does.
+    fn ask_map_again(&mut self) {
+        self.ask_map();
+        let wait = self.random.u64(200_000..2_000_000);
+        self.later(wait, What::PeriodicMap);
     }
 
     fn publish(&mut self, engine: usize, map: usize) {
