@@ -120,7 +120,7 @@ impl Engine {
             let known = (lane.carry.len() + piece.len()) as u64 + lane.scanner.bulk_left();
             let first = lane.carry.first().or(piece.first()).copied();
             let streams = known >= STREAM_FROM as u64 && !matches!(first, Some(b'-' | b'>' | b'|') | None);
-            match lane.queue.front().copied().filter(|front| streams && front.lead == 0) {
+            match lane.queue.front().copied().filter(|front| streams && front.lead == lane.lead_seen) {
                 Some(front) => {
                     let stream = self.stream_kind(&front);
                     let lane = &mut self.lanes[index as usize];
@@ -208,7 +208,9 @@ impl Engine {
     }
 
     fn pop_front(&mut self, index: u32) -> Result<InFlight, Broken> {
-        self.lanes[index as usize].queue.pop_front().ok_or(Broken)
+        let lane = &mut self.lanes[index as usize];
+        lane.lead_seen = 0;
+        lane.queue.pop_front().ok_or(Broken)
     }
 
     /// One whole reply, in one piece.
@@ -222,9 +224,9 @@ impl Engine {
             self.counters.unexpected_pushes += 1;
             return Ok(());
         }
-        let Some(front) = lane.queue.front_mut() else { return Err(Broken) };
-        if front.lead > 0 {
-            front.lead -= 1;
+        let Some(front) = lane.queue.front() else { return Err(Broken) };
+        if lane.lead_seen < front.lead {
+            lane.lead_seen += 1;
             return Ok(());
         }
         let entry = self.pop_front(index)?;

@@ -61,6 +61,8 @@ pub struct Lane {
     pub greeting_replies: u8,
     pub pipe: Pipe,
     pub queue: VecDeque<InFlight>,
+    /// How many of the oldest request's `lead` replies have come.
+    pub lead_seen: u16,
     pub scanner: ReplyScanner,
     /// The beginning of a reply that is not whole yet.
     pub carry: Vec<u8>,
@@ -102,6 +104,7 @@ impl Lane {
             greeting_replies: replies,
             pipe: Pipe::default(),
             queue: VecDeque::new(),
+            lead_seen: 0,
             scanner: ReplyScanner::default(),
             carry: Vec::new(),
             carry_scanned: 0,
