@@ -101,6 +101,10 @@ impl Engine {
         match parse_hello(&arguments[1..]) {
             Err(error) => self.reply_now(index, &error),
             Ok(hello) => {
+                // What follows rides other lanes, and must not overtake what is in flight on these.
+                if hello.proto.is_some_and(|proto| proto != self.clients[index as usize].proto) {
+                    self.barrier(index)?;
+                }
                 if let Some(name) = hello.name {
                     self.labels(index).name = name.to_vec();
                 }
@@ -114,6 +118,9 @@ impl Engine {
     }
 
     fn reset(&mut self, index: u32) -> Result<(), Pause> {
+        if self.clients[index as usize].proto != Proto::Resp2 {
+            self.barrier(index)?;
+        }
         let session = &mut self.clients[index as usize];
         session.proto = Proto::Resp2;
         session.reply_mode = ReplyMode::On;
