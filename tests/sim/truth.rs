@@ -66,9 +66,10 @@ impl Truth {
                 continue;
             }
             let again = match other.fate {
+                _ if !write => None,
                 Fate::InFlight => Some("is in flight"),
                 Fate::Served if !other.forged => Some("was executed"),
-                Fate::Lost { written: true, .. } if write => Some("may have been executed: it was written when its lane broke"),
+                Fate::Lost { written: true, .. } => Some("may have been executed: it was written when its lane broke"),
                 _ => None,
             };
             if let Some(again) = again {
@@ -84,7 +85,10 @@ impl Truth {
     /// A node executed an attempt.
     pub fn served(&mut self, index: usize, forged: bool) {
         let attempt = &mut self.attempts[index];
-        attempt.fate = if forged { Fate::Refused { seen: None } } else { Fate::Served };
+        // What reaches a node after the engine gave the lane up is executed and stays lost.
+        if !matches!(attempt.fate, Fate::Lost { .. }) {
+            attempt.fate = if forged { Fate::Refused { seen: None } } else { Fate::Served };
+        }
         attempt.forged = forged;
         let (tag, keys, write) = (attempt.tag, attempt.keys.clone(), attempt.write);
         for key in keys {
@@ -129,7 +133,9 @@ impl Truth {
     }
 
     pub fn refused(&mut self, index: usize) {
-        self.attempts[index].fate = Fate::Refused { seen: None };
+        if !matches!(self.attempts[index].fate, Fate::Lost { .. }) {
+            self.attempts[index].fate = Fate::Refused { seen: None };
+        }
     }
 
     /// The engine has the attempt's whole reply.
@@ -146,6 +152,13 @@ impl Truth {
 
     pub fn times_applied(&self, tag: Tag, key: &str) -> u32 {
         self.applied.get(&tag).and_then(|keys| keys.get(key)).copied().unwrap_or(0)
+    }
+
+    /// Whether a request's effect on a key came after another request of the same client had seen (or changed) the key.
+    pub fn came_after(&self, client: u32, key: &str, seq: u32, other: u32) -> bool {
+        let effects = self.effects.get(&(client, key.to_owned())).map(Vec::as_slice).unwrap_or_default();
+        let place = |seq: u32| effects.iter().rposition(|index| self.attempts[*index].tag.1 == seq);
+        place(seq) > place(other)
     }
 
     pub fn was_applied(&self, tag: Tag) -> bool {

@@ -82,6 +82,8 @@ pub struct Driver {
     clients: HashMap<ClientId, usize>,
     map: Option<Arc<SlotMap>>,
     turn_at: Option<u64>,
+    /// Events that were taken and are not carried out yet.
+    events: VecDeque<Event>,
 }
 
 /// See the module's head.
@@ -144,6 +146,7 @@ impl World {
             clients: HashMap::new(),
             map: None,
             turn_at: None,
+            events: VecDeque::new(),
         });
         World {
             drivers: drivers.collect(),
@@ -278,6 +281,14 @@ impl World {
         let driver = &mut self.drivers[index];
         driver.engine.set_now(self.now);
         call(&mut driver.engine);
+        while let Some(event) = driver.engine.next_event() {
+            if let Event::CloseLane { lane } = event {
+                if let Some(conn) = driver.lanes.get(&lane).copied() {
+                    forget_in_flight(&mut self.conns[conn], &mut self.truth);
+                }
+            }
+            driver.events.push_back(event);
+        }
         self.truth.step += 1;
         self.look_at_lanes(index);
         if self.random.bool() {
@@ -349,7 +360,7 @@ impl World {
         loop {
             self.drivers[index].engine.set_now(self.now);
             let mut idle = true;
-            while let Some(event) = self.drivers[index].engine.next_event() {
+            while let Some(event) = self.next_event(index) {
                 idle = false;
                 self.handle(index, event);
             }
@@ -376,6 +387,11 @@ impl World {
                 return;
             }
         }
+    }
+
+    fn next_event(&mut self, index: usize) -> Option<Event> {
+        let driver = &mut self.drivers[index];
+        driver.events.pop_front().or_else(|| driver.engine.next_event())
     }
 
     fn handle(&mut self, index: usize, event: Event) {
@@ -624,17 +640,11 @@ impl World {
                 self.node_reads(index, count);
             }
         }
-        let conn = &mut self.conns[index];
         self.drivers[engine].lanes.remove(&lane);
         self.truth.step += 1;
-        for (_, attempt) in std::mem::take(&mut conn.replies) {
-            self.truth.lost(attempt, true);
-        }
-        for frame in std::mem::take(&mut conn.frames) {
-            if let Some(attempt) = frame.attempt {
-                self.truth.lost(attempt, frame.end <= conn.written);
-            }
-        }
+        let conn = &mut self.conns[index];
+        forget_in_flight(conn, &mut self.truth);
+        conn.frames.clear();
         conn.from_node.clear();
         conn.to_node.clear();
         if tell {
@@ -826,6 +836,9 @@ impl World {
     /// A map is asked for now and then without anyone's wish, as the control thread does.
     fn ask_map_again(&mut self) {
         self.ask_map();
+        for client in 0..self.clients.len() {
+            self.close_when_done(client);
+        }
         let wait = self.random.u64(200_000..2_000_000);
         self.later(wait, What::PeriodicMap);
     }
@@ -884,5 +897,17 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// The engine is about to learn, or has decided, that a connection is lost.
+fn forget_in_flight(conn: &mut Conn, truth: &mut Truth) {
+    for (_, attempt) in std::mem::take(&mut conn.replies) {
+        truth.lost(attempt, true);
+    }
+    for frame in &conn.frames {
+        if let Some(attempt) = frame.attempt {
+            truth.lost(attempt, frame.end <= conn.written);
+        }
     }
 }
