@@ -31,6 +31,9 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 /// After an error of `accept` (no descriptors left, usually) the next try waits a little.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Descriptors for lanes, listeners, control connections and operators.
+const SPARE_DESCRIPTORS: u64 = 1024;
+
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error("cannot start the runtime: {0}")]
@@ -94,6 +97,7 @@ impl App {
             });
         }
         let operators = admin::bind(&config.admin.listen).await?;
+        raise_descriptor_limit(config.limits.clients);
         let clock = Clock::start();
         let topology = topology::start(topology_config(&config), move || clock.now_us());
         let shared = Arc::new(Shared::default());
@@ -242,13 +246,14 @@ impl Acceptor {
                 }
                 Ok(accepted) => {
                     self.full_told.store(false, Relaxed);
-                    self.shared.accepted.fetch_add(1, Relaxed);
+                    // Counted here, in the order of accepting, so that ids rise over all workers.
+                    let public_id = self.shared.accepted.fetch_add(1, Relaxed) + 1;
                     let Some((inbox, clients)) = self.inboxes.iter().min_by_key(|(_, clients)| clients.load(Relaxed)) else {
                         return;
                     };
                     clients.fetch_add(1, Relaxed);
                     self.shared.connected.fetch_add(1, Relaxed);
-                    if inbox.send(ToWorker::Client(accepted)).is_err() {
+                    if inbox.send(ToWorker::Client(accepted, public_id)).is_err() {
                         return;
                     }
                 }
@@ -258,6 +263,22 @@ impl Acceptor {
                 }
             }
         }
+    }
+}
+
+/// Each client is a descriptor; the soft limit of most systems is 1024.
+fn raise_descriptor_limit(clients: usize) {
+    let wanted = clients as u64 + SPARE_DESCRIPTORS;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit < wanted => {
+            tracing::warn!(
+                limit,
+                wanted,
+                "the system allows fewer open files than limits.clients needs: raise it (ulimit -n), or lower limits.clients"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
     }
 }
 

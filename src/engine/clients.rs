@@ -85,7 +85,7 @@ impl Engine {
         if version >= (7, 0, 0) {
             line.push_str(" ssub=0");
         }
-        line.push_str(&format!(" multi=-1"));
+        line.push_str(" multi=-1");
         if version >= (7, 4, 0) {
             line.push_str(" watch=0");
         }
@@ -108,7 +108,10 @@ impl Engine {
             line.push_str(&format!(" lib-name={} lib-ver={}", text(&labels.lib_name), text(&labels.lib_version)));
         }
         if version >= (8, 0, 0) {
-            line.push_str(&format!(" tot-cmds={}", session.commands));
+            if !valkey {
+                line.push_str(" io-thread=0");
+            }
+            line.push_str(&format!(" tot-net-in=0 tot-net-out=0 tot-cmds={}", session.commands));
         }
         line.push('\n');
         line

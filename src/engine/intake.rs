@@ -5,12 +5,13 @@ use bytes::Bytes;
 use crate::{
     cluster::Slot,
     command::{self, Class, Command, Keys, Local},
-    resp::{Proto, ProtocolError, RequestScanner, Scanned, Span, encode, split_inline},
+    resp::{Proto, ProtocolError, RequestScanner, Scanned, Span, encode, is_http, split_inline},
 };
 
 use super::{
     ClientId, Engine,
     ids::{NONE, Ticket},
+    local::select,
     pipe::LARGE_FRAME,
     pump::spans_of,
     send::{BULK_FRAME, NotNow, Target},
@@ -223,6 +224,10 @@ impl Engine {
             session.barrier = None;
         }
         let Some(command) = command::lookup(spans[0].of(frame)) else {
+            if is_http(spans[0].of(frame)) {
+                self.protocol_error(index, ProtocolError::Http);
+                return Ok(());
+            }
             return self.unknown(index, frame, spans);
         };
         let command = match spans.get(1) {
@@ -233,6 +238,7 @@ impl Engine {
             },
             _ => command,
         };
+        self.clients[index as usize].last_command = Some(command);
         let taken = match (command.class, command.keys) {
             (Class::Keyed, Keys::First) if spans.len() > 1 => {
                 let slot = Slot::of(spans[1].of(frame));
@@ -242,7 +248,6 @@ impl Engine {
         };
         if taken.is_ok() {
             self.counters.requests += 1;
-            self.clients[index as usize].last_command = Some(command);
         }
         taken
     }
@@ -277,6 +282,12 @@ impl Engine {
     fn keyed(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         if command::blocks(command, frame, spans) {
             return self.refuse(index, command, "blocking commands are");
+        }
+        if let ("COPY", [_, _, _, option, database, ..]) = (command.name, spans) {
+            if option.of(frame).eq_ignore_ascii_case(b"DB") && database.of(frame) != b"0" {
+                self.reply_now(index, select(database.of(frame)));
+                return Ok(());
+            }
         }
         let mut keys = std::mem::take(&mut self.keys);
         keys.clear();

@@ -261,7 +261,7 @@ fn auth(arguments: &[&[u8]]) -> &'static [u8] {
 }
 
 /// As a standalone server with one database.
-fn select(database: &[u8]) -> &'static [u8] {
+pub(super) fn select(database: &[u8]) -> &'static [u8] {
     match strict_integer(database) {
         Some(0) => OK,
         Some(_) => NO_SUCH_DB,

@@ -259,7 +259,9 @@ impl Engine {
 fn part_error(merge: &Merge, first: usize, failed: usize, out: &mut Vec<u8>) {
     let error = merge.reply(first).trim_ascii_end();
     out.extend_from_slice(error);
-    if merge.parts.len() > 1 {
+    // What every part says is no news of one of them: bad arguments are told in the server's own words.
+    let unanimous = (0..merge.parts.len()).all(|part| merge.reply(part) == merge.reply(first));
+    if !unanimous {
         let place = match merge.parts[first].target {
             Target::Slot(slot) => format!("slot {}", slot.get()),
             Target::Any(_) | Target::Node(_) => format!("node {} of {}", first + 1, merge.parts.len()),

@@ -42,8 +42,11 @@ impl Engine {
     pub(super) fn split(&mut self, client: u32, kind: SplitKind, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         let (lead_args, step) = kind.shape();
         let keys = spans.len().saturating_sub(lead_args) / step;
-        if keys == 0 || (spans.len() - lead_args) % step != 0 {
+        if keys == 0 {
             return self.send_any(client, frame);
+        }
+        if (spans.len() - lead_args) % step != 0 {
+            return self.send_odd(client, frame, spans);
         }
         let mut by_slot = std::mem::take(&mut self.by_slot);
         by_slot.clear();
@@ -57,6 +60,15 @@ impl Engine {
         };
         self.by_slot = by_slot;
         taken
+    }
+
+    /// A key without its value: the server says so itself, of a request that is as odd and has one key only, since of many it would
+    /// say first that they are in several slots.
+    fn send_odd(&mut self, client: u32, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        let key = spans[1].of(frame);
+        let mut odd = Vec::new();
+        encode::command(&mut odd, &[spans[0].of(frame), key, b"", key]);
+        self.send_single(client, Slot::of(key), &odd, true)
     }
 
     fn split_over(

@@ -4,7 +4,6 @@ use std::{
     future::poll_fn,
     io,
     rc::Rc,
-    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll},
 };
 
@@ -25,7 +24,7 @@ use super::{
 pub(super) const READS_A_TURN: usize = 4;
 
 /// Takes over a connection.
-pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted) {
+pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted, public_id: u64) {
     let (stream, peer, local) = match register(accepted) {
         Ok(registered) => registered,
         Err(error) => {
@@ -34,7 +33,6 @@ pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted) {
             return;
         }
     };
-    let public_id = worker.config.shared.client_ids.fetch_add(1, Relaxed);
     let client = worker.with_engine(|engine| engine.client_open(public_id, &peer, &local));
     let socket = Rc::new(Socket::new(stream));
     worker.clients.borrow_mut().insert(client.0, socket.clone());

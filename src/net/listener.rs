@@ -7,8 +7,16 @@ use tokio::net::{TcpListener, UnixListener};
 
 /// A connection on its way to a worker.
 pub enum Accepted {
-    Tcp { stream: std::net::TcpStream, peer: String, local: String },
-    Unix { stream: std::os::unix::net::UnixStream, path: String },
+    Tcp {
+        stream: std::net::TcpStream,
+        peer: String,
+        local: String,
+    },
+    /// `path` stands for both ends.
+    Unix {
+        stream: std::os::unix::net::UnixStream,
+        path: String,
+    },
 }
 
 /// Why a listener could not be opened.

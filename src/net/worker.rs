@@ -34,32 +34,19 @@ const SCRATCH: usize = 128 * 1024;
 const SLICES: usize = 16;
 
 /// What workers, acceptors and statistics share. Nothing of it is touched on the request path.
+#[derive(Default)]
 pub struct Shared {
-    pub client_ids: AtomicU64,
     pub connected: AtomicUsize,
     pub accepted: AtomicU64,
     pub rejected: AtomicU64,
 }
 
-impl Default for Shared {
-    fn default() -> Self {
-        Shared {
-            client_ids: AtomicU64::new(1),
-            connected: AtomicUsize::new(0),
-            accepted: AtomicU64::new(0),
-            rejected: AtomicU64::new(0),
-        }
-    }
-}
-
 /// What a worker is told.
 pub enum ToWorker {
-    Client(Accepted),
+    /// A connection and its CLIENT ID.
+    Client(Accepted, u64),
     /// CLIENT LIST of another worker's client.
-    List {
-        filter: ClientFilter,
-        lines: oneshot::Sender<Vec<ClientLine>>,
-    },
+    List { filter: ClientFilter, lines: oneshot::Sender<Vec<ClientLine>> },
     /// Finish what is in flight, for at most so long, and end.
     Stop(Duration),
 }
@@ -174,7 +161,7 @@ impl Worker {
         });
         while let Some(message) = inbox.recv().await {
             match message {
-                ToWorker::Client(accepted) => clients::start(&worker, accepted),
+                ToWorker::Client(accepted, public_id) => clients::start(&worker, accepted, public_id),
                 // Who asked may have gone: then nobody needs the answer.
                 ToWorker::List { filter, lines } => {
                     let _ = lines.send(worker.engine.borrow().list_clients(&filter));

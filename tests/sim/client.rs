@@ -486,7 +486,9 @@ impl World {
         }
         let acked = self.clients[index].acked.get(key).map(Vec::as_slice).unwrap_or_default();
         let client = index as u32;
-        let missing = |pushed: &&u32| **pushed < seq && !found.contains(&(client, **pushed)) && !self.truth.came_after(client, key, **pushed, seq);
+        let missing = |pushed: &&u32| {
+            **pushed < seq && !found.contains(&(client, **pushed)) && !self.truth.came_after(client, key, **pushed, seq)
+        };
         match acked.iter().find(missing) {
             Some(missing) => Err(format!("the acknowledged element of request {missing} is missing")),
             None => Ok(()),
