@@ -323,6 +323,28 @@ impl Client {
         Ok(())
     }
 
+    /// Reads what is there and forgets it. A close is an error.
+    pub fn discard_what_arrived(&mut self) -> io::Result<()> {
+        self.set_nonblocking(true)?;
+        let outcome = loop {
+            match self.read_more() {
+                Ok(()) => self.arrived.clear(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.set_nonblocking(false)?;
+        outcome
+    }
+
+    /// Closing will reset the connection instead of ending it in order. Its port is free again at once, where an orderly
+    /// close keeps it for a minute: a hundred thousand connections would use up all there are.
+    pub fn reset_on_close(&self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("sockets can be set so");
+        }
+    }
+
     /// Every byte until the other side closes; `None` if it has not done so in time.
     pub fn until_closed(&mut self) -> Option<Vec<u8>> {
         loop {
