@@ -126,7 +126,9 @@ fn use_redis_rs(connection: &mut redis::Connection) -> redis::RedisResult<()> {
     assert_eq!(connection.mget::<_, Vec<usize>>(&keys)?, (0..200).collect::<Vec<_>>());
     assert_eq!(connection.scan_match::<_, String>("key:*")?.collect::<redis::RedisResult<BTreeSet<_>>>()?.len(), 200);
     let mut pipe = redis::pipe();
-    (0..100).for_each(|n| drop(pipe.cmd("INCR").arg(format!("n:{n}")).cmd("ECHO").arg(n)));
+    for n in 0..100 {
+        pipe.cmd("INCR").arg(format!("n:{n}")).cmd("ECHO").arg(n);
+    }
     let replies: Vec<usize> = pipe.query(connection)?;
     assert_eq!(replies, (0..100).flat_map(|n| [1, n]).collect::<Vec<_>>());
     let () = connection.hset_multiple("h", &[("a", 1), ("b", 2)])?;

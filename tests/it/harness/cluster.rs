@@ -147,10 +147,6 @@ impl Member {
     pub fn is_up(&self) -> bool {
         self.process.is_some()
     }
-
-    pub fn log(&self) -> String {
-        self.process.as_ref().map(ServerProcess::log).unwrap_or_default()
-    }
 }
 
 /// A running cluster; dropping it ends all its servers.
@@ -269,18 +265,6 @@ impl Cluster {
         self.view_of(index)
     }
 
-    /// The member that owns a key's slot.
-    pub fn owner_of(&self, key: &str) -> usize {
-        let slot = slot_of(key);
-        let view = self.view();
-        let owner = view.iter().find(|node| node.owns(slot)).unwrap_or_else(|| panic!("nobody owns slot {slot}"));
-        self.index_of(&owner.id)
-    }
-
-    pub fn index_of(&self, id: &str) -> usize {
-        self.members.iter().position(|member| member.id == id).unwrap_or_else(|| panic!("{id} is no member"))
-    }
-
     /// A new master without slots that all others know, and that is ready to take some.
     pub fn add_empty_master(&mut self) -> usize {
         let index = self.add_member();
@@ -300,11 +284,6 @@ impl Cluster {
         let member = &self.members[index];
         let process = ServerProcess::start(self.server, &member.folder, Some(member.port), &self.arguments());
         self.members[index].process = Some(process);
-    }
-
-    /// Stops a member's process where it is (`STOP`), or lets it go on (`CONT`).
-    pub fn signal(&self, index: usize, name: &str) {
-        self.members[index].process.as_ref().expect("only a running member takes signals").signal(name);
     }
 
     /// Waits until all running members agree, all slots are served and all replicas are in step.

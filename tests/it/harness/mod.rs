@@ -9,7 +9,7 @@ pub mod servers;
 pub mod text;
 
 pub use client::{Client, Reply};
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::Cluster;
 pub use proxy::Proxy;
 pub use servers::{Server, Standalone};
 

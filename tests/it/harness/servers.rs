@@ -17,8 +17,6 @@ pub enum Server {
 }
 
 impl Server {
-    pub const ALL: [Server; 4] = [Server::Redis62, Server::Redis70, Server::Redis82, Server::Valkey91];
-
     /// The beginning of its version, as `--version` prints it behind `v=`.
     fn version_prefix(self) -> &'static str {
         match self {
@@ -127,14 +125,6 @@ impl ServerProcess {
     pub fn kill(&mut self) {
         self.process.kill();
     }
-
-    pub fn signal(&self, name: &str) {
-        self.process.signal(name);
-    }
-
-    pub fn log(&self) -> String {
-        self.process.log()
-    }
 }
 
 /// Whether the server with this process id answers on this port; another process on the port does not count.
@@ -160,10 +150,6 @@ impl Standalone {
         let arguments = ["--databases", "1"].map(str::to_owned);
         let process = ServerProcess::start(server, folder.path(), None, &arguments);
         Standalone { process, _folder: folder }
-    }
-
-    pub fn port(&self) -> u16 {
-        self.process.port
     }
 
     pub fn client(&self) -> Client {
