@@ -348,21 +348,30 @@ impl Client {
         }
     }
 
-    /// Bytes until they end with `end` or the other side closes, and whether it closed.
-    pub fn until(&mut self, end: &[u8]) -> (Vec<u8>, bool) {
-        loop {
+    /// Bytes until they end with `end`, and what ended them.
+    pub fn until(&mut self, end: &[u8], patience: Duration) -> (Vec<u8>, End) {
+        self.set_timeout(patience);
+        let ended = loop {
             if self.arrived.ends_with(end) {
-                return (std::mem::take(&mut self.arrived), false);
+                break End::Found;
             }
             match self.read_more() {
                 Ok(()) => {}
-                Err(error) if closed(&error) => return (std::mem::take(&mut self.arrived), true),
-                Err(error) => {
-                    panic!("neither {} nor a close: {error}; so far {}", end.escape_ascii(), self.arrived.escape_ascii())
-                }
+                Err(error) if closed(&error) => break End::Closed,
+                Err(_) => break End::Silent,
             }
-        }
+        };
+        (std::mem::take(&mut self.arrived), ended)
     }
+}
+
+/// How a stream of bytes ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Found,
+    Closed,
+    /// Nothing more came.
+    Silent,
 }
 
 /// Whether an error means that the other side is gone, rather than slow.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Scene;
-use crate::commands::command_names;
+use crate::commands::{command_names, sorted};
 use crate::harness::cluster::tags_in;
 use crate::harness::text::words;
 use crate::harness::{Client, Reply, Server};
@@ -103,7 +103,7 @@ pub fn command_table(scene: &Scene) {
     let (mut standalone, mut proxy) = (scene.standalone.client(), scene.proxy.client());
     let table = |client: &mut Client| {
         let reply = client.call(&["COMMAND"]);
-        reply.elements().iter().map(|row| (row.elements()[0].text(), row.clone())).collect::<BTreeMap<_, _>>()
+        reply.elements().iter().map(|row| (row.elements()[0].text(), sorted(row))).collect::<BTreeMap<_, _>>()
     };
     let (expected, found) = (table(&mut standalone), table(&mut proxy));
     for (name, row) in &found {

@@ -5,9 +5,11 @@ use crate::harness::cluster::{ClusterOptions, tags_in};
 use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
 
 pub fn clients(scene: &Scene) {
-    let (mut first, mut second) = (scene.proxy.client(), scene.proxy.client());
     let id = |client: &mut Client| client.call(&["CLIENT", "ID"]).integer().expect("an id");
-    let (first_id, second_id) = (id(&mut first), id(&mut second));
+    let mut first = scene.proxy.client();
+    let first_id = id(&mut first);
+    let mut second = scene.proxy.client();
+    let second_id = id(&mut second);
     assert!(0 < first_id && first_id < second_id, "{first_id}, {second_id}");
     assert_eq!(id(&mut first), first_id, "it stays");
     let hello = first.call(&["HELLO", "3"]);

@@ -1,5 +1,7 @@
 //! Bytes: what is no request, what is cut, what is deep, what is large.
 
+use std::time::Duration;
+
 use super::Scene;
 use crate::harness::client::request;
 use crate::harness::text::words;
@@ -83,21 +85,14 @@ pub fn bytes_and_closing(scene: &Scene) {
     let ask = |mut client: Client, bytes: &[u8]| {
         // The other side may close while we still write, which is an outcome, too.
         let _ = client.send(&[bytes, &sentinel].concat());
-        client.until(b"$8\r\nsentinel\r\n")
+        let (answer, end) = client.until(b"$8\r\nsentinel\r\n", Duration::from_secs(5));
+        format!("{} ({end:?})", answer.escape_ascii())
     };
     let mut differences = Vec::new();
     for bytes in RAW {
-        let expected = ask(scene.standalone.client(), bytes);
-        let found = ask(scene.proxy.client(), bytes);
+        let (expected, found) = (ask(scene.standalone.client(), bytes), ask(scene.proxy.client(), bytes));
         if expected != found {
-            let show =
-                |(bytes, closed): (Vec<u8>, bool)| format!("{} {}", bytes.escape_ascii(), if closed { "(closed)" } else { "" });
-            differences.push(format!(
-                "{}\n    standalone {}\n    proxy      {}",
-                bytes.escape_ascii(),
-                show(expected),
-                show(found)
-            ));
+            differences.push(format!("{}\n    standalone {expected}\n    proxy      {found}", bytes.escape_ascii()));
         }
     }
     for (name, bytes) in too_long_lines() {
@@ -125,7 +120,7 @@ pub fn cut_at_every_byte(scene: &Scene) {
         client.send(first).expect("the proxy reads");
         // Answering what is complete shows that the cut arrived as one.
         if end % 8 == 0 {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
         client.send(second).expect("the proxy reads");
         let found: Vec<Reply> = (0..4).map(|_| client.receive().expect("a reply")).collect();
