@@ -14,7 +14,7 @@ use crate::harness::over::{Over, join};
 use crate::harness::text::words;
 use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
 
-/// Inputs sent in all, unless `KEYWAY_HOSTILE_INPUTS` says how many.
+/// Inputs sent in all, unless `TEST_HOSTILE_INPUTS` says how many.
 const INPUTS_DEFAULT: usize = 100_000;
 const THREADS: usize = 4;
 
@@ -184,7 +184,7 @@ fn attack_from_all_sides(proxy: &Proxy, inputs: usize, seed: u64) {
 fn mutated_inputs() {
     let cluster = Cluster::of_masters(Server::Redis70);
     let mut proxy = Proxy::start_with(&cluster, &[("log.level", "error")]);
-    let inputs = std::env::var("KEYWAY_HOSTILE_INPUTS").map_or(INPUTS_DEFAULT, |text| text.parse().expect("a number"));
+    let inputs = std::env::var("TEST_HOSTILE_INPUTS").map_or(INPUTS_DEFAULT, |text| text.parse().expect("a number"));
     // The first tenth fills every cache and pool there is; what comes after must not add to it.
     attack_from_all_sides(&proxy, inputs / 10, 1);
     proxy.assert_alive();

@@ -19,12 +19,12 @@ const MOVED_SLOTS: u16 = 16;
 /// Strings in each slot that never change. Enough for several MIGRATE batches a slot, between which the slot is split.
 const FIXED_PER_SLOT: usize = 12;
 
-/// How long slots move, unless `KEYWAY_RESHARD_SECONDS` says so.
+/// How long slots move, unless `TEST_RESHARD_SECONDS` says so.
 const SECONDS_DEFAULT: u64 = 60;
 
 fn duration() -> Duration {
     let seconds =
-        std::env::var("KEYWAY_RESHARD_SECONDS").ok().map(|text| text.parse().expect("KEYWAY_RESHARD_SECONDS is a number"));
+        std::env::var("TEST_RESHARD_SECONDS").ok().map(|text| text.parse().expect("TEST_RESHARD_SECONDS is a number"));
     Duration::from_secs(seconds.unwrap_or(SECONDS_DEFAULT))
 }
 
