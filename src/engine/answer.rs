@@ -9,7 +9,7 @@ use super::{
     Engine, Event, LaneId, RefreshCause,
     ids::{ClientId, NONE, Ticket},
     lane::{InFlight, Lane, LaneState, STREAM_FROM, Stream},
-    pump::name_of,
+    pump::{Speaker, name_of},
     retry::{Asked, Verdict, on_lane_lost},
     session::{Ending, State},
 };
@@ -120,7 +120,8 @@ impl Engine {
             let known = (lane.carry.len() + piece.len()) as u64 + lane.scanner.bulk_left();
             let first = lane.carry.first().or(piece.first()).copied();
             let streams = known >= STREAM_FROM as u64 && !matches!(first, Some(b'-' | b'>' | b'|') | None);
-            match lane.queue.front().copied().filter(|front| streams && front.lead == lane.lead_seen) {
+            let front = lane.queue.front().copied().filter(|front| streams && front.lead == lane.lead_seen);
+            match front.filter(|front| !self.is_wrapped(front)) {
                 Some(front) => {
                     let stream = self.stream_kind(&front);
                     let lane = &mut self.lanes[index as usize];
@@ -129,6 +130,7 @@ impl Engine {
                     self.stream_piece(index, &begun);
                 }
                 None => {
+                    let lane = &mut self.lanes[index as usize];
                     lane.carry.reserve(piece.len() + (lane.scanner.bulk_left() as usize).min(STREAM_FROM));
                     lane.carry.extend_from_slice(piece);
                     lane.carry_scanned = lane.carry.len();
@@ -227,16 +229,50 @@ impl Engine {
         let Some(front) = lane.queue.front() else { return Err(Broken) };
         if lane.lead_seen < front.lead {
             lane.lead_seen += 1;
+            if reply.first() == Some(&b'-') {
+                lane.lead_error = Some(reply.to_vec());
+            }
             return Ok(());
         }
         let entry = self.pop_front(index)?;
-        let held = reply.first() == Some(&b'-') && self.answer_error(index, &entry, reply);
-        self.release(index, &entry);
+        if entry.lead > 0 {
+            self.unit_complete(index, &entry, reply);
+        } else {
+            self.judge(index, &entry, reply, Speaker::Unknown);
+        }
+        Ok(())
+    }
+
+    /// Delivers a reply, unless it is a refusal that the client is not to see.
+    #[inline]
+    fn judge(&mut self, index: u32, entry: &InFlight, reply: &[u8], speaker: Speaker) {
+        let held = reply.first() == Some(&b'-') && self.answer_error(index, entry, reply, speaker);
+        self.release(index, entry);
         if !held {
             self.drop_retry(entry.retry);
             self.deliver(entry.ticket, reply);
         }
-        Ok(())
+    }
+
+    /// The last reply of a request that others led: ASKING's, or those inside of MULTI and EXEC.
+    fn unit_complete(&mut self, index: u32, entry: &InFlight, reply: &[u8]) {
+        let refused = self.lanes[index as usize].lead_error.take();
+        let reply = match &refused {
+            Some(why) if reply.starts_with(b"-EXECABORT") => why,
+            _ => reply,
+        };
+        if !self.is_wrapped(entry) {
+            return self.judge(index, entry, reply, Speaker::Unknown);
+        }
+        match reply.strip_prefix(b"*1\r\n") {
+            Some(inside) => self.judge(index, entry, inside, Speaker::Script),
+            None => self.judge(index, entry, reply, Speaker::Node),
+        }
+    }
+
+    /// Whether the request went as MULTI, itself, EXEC.
+    fn is_wrapped(&self, entry: &InFlight) -> bool {
+        entry.retry != NONE && self.retries[entry.retry as usize].wrapped
     }
 
     fn greeted(&mut self, index: u32, left: u8, reply: &[u8]) -> Result<(), Broken> {

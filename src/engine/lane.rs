@@ -63,6 +63,8 @@ pub struct Lane {
     pub queue: VecDeque<InFlight>,
     /// How many of the oldest request's `lead` replies have come.
     pub lead_seen: u16,
+    /// An error among them: why a unit was refused, where EXEC only says that it was.
+    pub lead_error: Option<Vec<u8>>,
     pub scanner: ReplyScanner,
     /// The beginning of a reply that is not whole yet.
     pub carry: Vec<u8>,
@@ -105,6 +107,7 @@ impl Lane {
             pipe: Pipe::default(),
             queue: VecDeque::new(),
             lead_seen: 0,
+            lead_error: None,
             scanner: ReplyScanner::default(),
             carry: Vec::new(),
             carry_scanned: 0,

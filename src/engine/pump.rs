@@ -48,7 +48,9 @@ pub struct Retry {
     confirm: Option<Confirm>,
     /// The error that a script may have written itself: delivered when nothing confirms it.
     script_error: Option<Bytes>,
-    script_resent: bool,
+    /// A script that is sent again goes inside of MULTI and EXEC: what EXEC's array holds is the script's own answer, and a refusal
+    /// is a node's. So no script's words are believed twice.
+    pub wrapped: bool,
     healed: bool,
     last: String,
 }
@@ -68,11 +70,20 @@ impl Retry {
             ask: None,
             confirm: None,
             script_error: None,
-            script_resent: false,
+            wrapped: false,
             healed: false,
             last: String::new(),
         }
     }
+}
+
+/// Who wrote an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaker {
+    /// A node; but where a script was asked for, perhaps the script.
+    Unknown,
+    Node,
+    Script,
 }
 
 /// What may be sent for a slot behind the requests that were looked at before.
@@ -94,7 +105,7 @@ enum Move {
 
 impl Engine {
     /// Judges an error reply to a request in flight: delivers it, or holds the request and answers false.
-    pub(super) fn answer_error(&mut self, lane_index: u32, entry: &InFlight, reply: &[u8]) -> bool {
+    pub(super) fn answer_error(&mut self, lane_index: u32, entry: &InFlight, reply: &[u8], speaker: Speaker) -> bool {
         let line = reply[1..].trim_ascii_end();
         if !could_be_refusal(line) {
             return false;
@@ -106,17 +117,27 @@ impl Engine {
         let command = name_of(&frame).and_then(|name| command::lookup(&name));
         let script = command.is_some_and(|command| command.flags.is_script());
         let read_only = command.is_some_and(|command| command.flags.is_readonly());
-        let asked = Asked { slot: target.slot(), script, read_only };
+        let perhaps_script = script && speaker != Speaker::Node;
+        let asked = Asked { slot: target.slot(), script: perhaps_script, read_only };
         let from = self.table.node(node).addr.clone();
-        let verdict = on_error(line, asked, &from);
+        let verdict = match on_error(line, asked, &from) {
+            verdict if speaker == Speaker::Script && verdict != Verdict::NoScript => Verdict::Deliver,
+            verdict => verdict,
+        };
         if verdict == Verdict::Deliver {
             self.counters.forged_redirects += u64::from(line.starts_with(b"MOVED ") || line.starts_with(b"ASK "));
             return false;
         }
         let mut retry = self.retry_of(entry, frame, target, proto);
-        if script && verdict != Verdict::NoScript && !self.believe_script(&mut retry, &verdict, reply, node) {
-            return false;
+        if perhaps_script && verdict != Verdict::NoScript {
+            if matches!(&verdict, Verdict::Moved(_, Some(addr)) if self.table.find(addr) == Some(node)) {
+                // No node sends a request to itself.
+                self.counters.forged_redirects += 1;
+                return false;
+            }
+            retry.script_error = Some(Bytes::copy_from_slice(reply));
         }
+        retry.wrapped |= script;
         retry.last = String::from_utf8_lossy(&line[..line.len().min(120)]).into_owned();
         retry.tries += 1;
         (retry.ask, retry.confirm) = (None, None);
@@ -209,24 +230,6 @@ impl Engine {
 
     fn back_off(&mut self, retry: &mut Retry) {
         retry.not_before = self.now + backoff_us(retry.tries.saturating_sub(1), self.random.u64(..));
-    }
-
-    /// A script may return any error text, also after it has written. Its first refusal is believed, because a stale map is the
-    /// usual cause; another only where the map itself says that the slot is on the move or names the same owner.
-    fn believe_script(&mut self, retry: &mut Retry, verdict: &Verdict, reply: &[u8], from: NodeId) -> bool {
-        let slot_moves = retry.target.slot().is_some_and(|slot| self.table.is_moving(slot, self.now));
-        let believed = match verdict {
-            Verdict::Moved(slot, Some(addr)) => {
-                let named = self.table.find(addr);
-                named != Some(from) && (!retry.script_resent || slot_moves || named == self.table.owner(*slot))
-            }
-            Verdict::Moved(_, None) | Verdict::Ask(_, None) => false,
-            _ => !retry.script_resent || slot_moves,
-        };
-        retry.script_resent = true;
-        retry.script_error = Some(Bytes::copy_from_slice(reply));
-        self.counters.forged_redirects += u64::from(!believed);
-        believed
     }
 
     /// The retry record of a request in flight, taken out of its place, or a new one.

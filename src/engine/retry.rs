@@ -43,6 +43,19 @@ pub struct Asked {
     pub read_only: bool,
 }
 
+/// What the servers say, to the letter, when they do not carry a request out: a script that says anything else speaks for itself, and
+/// may have written before.
+const SERVERS_WORDS: [&[u8]; 8] = [
+    b"TRYAGAIN Multiple keys request during rehashing of slot",
+    b"CLUSTERDOWN The cluster is down",
+    b"CLUSTERDOWN The cluster is down and only accepts read commands",
+    b"CLUSTERDOWN Hash slot not served",
+    b"MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    b"LOADING Redis is loading the dataset in memory",
+    b"LOADING Valkey is loading the dataset in memory",
+    b"READONLY You can't write against a read only replica.",
+];
+
 /// Judges a reply. `line` is an error reply without its dash and line end; `from` is where it came from.
 pub fn on_error(line: &[u8], asked: Asked, from: &Addr) -> Verdict {
     match line.split(|byte| *byte == b' ').next().unwrap_or_default() {
@@ -52,12 +65,13 @@ pub fn on_error(line: &[u8], asked: Asked, from: &Addr) -> Verdict {
             Some(Redirect::Ask { slot, addr }) if asked.slot == Some(slot) => Verdict::Ask(slot, addr),
             _ => Verdict::Deliver,
         },
+        b"NOSCRIPT" if asked.script => Verdict::NoScript,
+        _ if asked.script && !SERVERS_WORDS.contains(&line) => Verdict::Deliver,
         b"TRYAGAIN" if asked.slot.is_some() => Verdict::TryAgain,
         b"CLUSTERDOWN" => Verdict::Hold(Held::ClusterDown),
         b"MASTERDOWN" => Verdict::Hold(Held::MasterDown),
         b"LOADING" => Verdict::Hold(Held::Loading),
         b"READONLY" => Verdict::Hold(Held::ReadOnly),
-        b"NOSCRIPT" if asked.script => Verdict::NoScript,
         _ => Verdict::Deliver,
     }
 }
@@ -112,7 +126,7 @@ mod tests {
     #[test]
     fn every_answer_over_every_kind_of_request() {
         let slot = Slot::new(7).expect("in range");
-        let lines: [&[u8]; 12] = [
+        let lines: [&[u8]; 14] = [
             b"MOVED 7 10.0.0.1:1",
             b"MOVED 8 10.0.0.1:1",
             b"MOVED x",
@@ -124,6 +138,8 @@ mod tests {
             b"LOADING Redis is loading the dataset in memory",
             b"READONLY You can't write against a read only replica.",
             b"NOSCRIPT No matching script. Please use EVAL.",
+            b"TRYAGAIN later, says a script",
+            b"LOADING my own data",
             b"WRONGTYPE Operation against a key holding the wrong kind of value",
         ];
         let to = Some(addr("10.0.0.1:1"));
@@ -144,6 +160,8 @@ mod tests {
                         Verdict::Hold(Held::Loading),
                         Verdict::Hold(Held::ReadOnly),
                         if script { Verdict::NoScript } else { Verdict::Deliver },
+                        if script { Verdict::Deliver } else { on_slot(Verdict::TryAgain) },
+                        if script { Verdict::Deliver } else { Verdict::Hold(Held::Loading) },
                         Verdict::Deliver,
                     ];
                     for (line, expected) in lines.iter().zip(expected) {

@@ -105,15 +105,22 @@ impl Engine {
     /// Sends a held request to a lane, behind ASKING if it must be.
     pub(super) fn queue_retry(&mut self, lane_index: u32, retry_index: u32, asking: bool) {
         let retry = &self.retries[retry_index as usize];
-        let (ticket, frame, lead) = (retry.ticket, retry.frame.clone(), retry.lead + u16::from(asking));
-        if frame.len() >= LARGE_FRAME && !asking {
+        let (ticket, frame, wrapped) = (retry.ticket, retry.frame.clone(), retry.wrapped);
+        let lead = retry.lead + u16::from(asking) + if wrapped { 2 } else { 0 };
+        if frame.len() >= LARGE_FRAME && !asking && !wrapped {
             self.queue_large(lane_index, ticket, retry_index, lead, frame);
         } else {
             self.queue(lane_index, ticket, retry_index, lead, |out| {
                 if asking {
                     encode::command(out, &[b"ASKING"]);
                 }
+                if wrapped {
+                    encode::command(out, &[b"MULTI"]);
+                }
                 out.extend_from_slice(&frame);
+                if wrapped {
+                    encode::command(out, &[b"EXEC"]);
+                }
             });
         }
     }

@@ -11,13 +11,15 @@ pub struct Caller {
     pub proto: Proto,
     pub asking: bool,
     pub queued: Option<Vec<Vec<Vec<u8>>>>,
-    /// A queued command was refused: EXEC will be.
-    pub aborted: bool,
+    /// ASKING came before MULTI: it lasts until EXEC.
+    unit_asking: bool,
+    /// What became of the queued commands, told by EXEC.
+    pub unit: Vec<Outcome>,
 }
 
 impl Default for Caller {
     fn default() -> Self {
-        Caller { proto: Proto::Resp2, asking: false, queued: None, aborted: false }
+        Caller { proto: Proto::Resp2, asking: false, queued: None, unit_asking: false, unit: Vec::new() }
     }
 }
 
@@ -25,6 +27,8 @@ impl Default for Caller {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Served,
+    /// EXEC will tell.
+    Queued,
     /// Not executed: MOVED, ASK, TRYAGAIN, CLUSTERDOWN, LOADING, READONLY, NOSCRIPT.
     Refused,
     /// Executed, and answered with a refusal that the script made up.
@@ -51,16 +55,8 @@ pub fn keys_of(args: &[Vec<u8>]) -> Vec<String> {
 pub fn execute(cluster: &mut Cluster, node: usize, caller: &mut Caller, args: &[Vec<u8>], out: &mut Vec<u8>) -> Outcome {
     let asking = std::mem::take(&mut caller.asking);
     let name = args[0].to_ascii_uppercase();
-    if let Some(queued) = caller.queued.as_mut().filter(|_| name != b"EXEC") {
-        queued.push(args.to_vec());
-        match refusal(cluster, node, asking, &name, &[]) {
-            Some(text) => {
-                caller.aborted = true;
-                encode::error(out, text);
-            }
-            None => encode::simple(out, "QUEUED"),
-        }
-        return Outcome::Served;
+    if name != b"EXEC" && caller.queued.is_some() {
+        return queue(cluster, node, caller, &name, args, out);
     }
     match name.as_slice() {
         b"HELLO" => {
@@ -75,22 +71,11 @@ pub fn execute(cluster: &mut Cluster, node: usize, caller: &mut Caller, args: &[
             return Outcome::Served;
         }
         b"MULTI" => {
-            caller.queued = Some(Vec::new());
+            (caller.queued, caller.unit_asking, caller.unit) = (Some(Vec::new()), asking, Vec::new());
             encode::simple(out, "OK");
             return Outcome::Served;
         }
-        b"EXEC" => {
-            let queued = caller.queued.take().unwrap_or_default();
-            if std::mem::take(&mut caller.aborted) {
-                encode::error(out, "EXECABORT Transaction discarded because of previous errors.");
-                return Outcome::Refused;
-            }
-            encode::array(out, queued.len());
-            for args in &queued {
-                execute(cluster, node, caller, args, out);
-            }
-            return Outcome::Served;
-        }
+        b"EXEC" => return exec(cluster, node, caller, out),
         b"ASKING" => {
             caller.asking = true;
             encode::simple(out, "OK");
@@ -106,6 +91,42 @@ pub fn execute(cluster: &mut Cluster, node: usize, caller: &mut Caller, args: &[
         }
         None => serve(cluster, node, caller.proto, &name, args, &keys, out),
     }
+}
+
+fn queue(cluster: &Cluster, node: usize, caller: &mut Caller, name: &[u8], args: &[Vec<u8>], out: &mut Vec<u8>) -> Outcome {
+    match refusal(cluster, node, caller.unit_asking, name, &keys_of(args)) {
+        Some(text) => {
+            encode::error(out, text);
+            caller.unit.push(Outcome::Refused);
+        }
+        None => {
+            encode::simple(out, "QUEUED");
+            caller.unit.push(Outcome::Queued);
+            caller.queued.get_or_insert_default().push(args.to_vec());
+        }
+    }
+    Outcome::Queued
+}
+
+/// The queued commands are carried out, or all are refused: where one was refused before, and where their slot has moved since.
+fn exec(cluster: &mut Cluster, node: usize, caller: &mut Caller, out: &mut Vec<u8>) -> Outcome {
+    let queued = caller.queued.take().unwrap_or_default();
+    let keys: Vec<String> = queued.iter().flat_map(|args| keys_of(args)).collect();
+    let refused = match caller.unit.contains(&Outcome::Refused) {
+        true => Some("EXECABORT Transaction discarded because of previous errors.".to_owned()),
+        false => refusal(cluster, node, caller.unit_asking, b"EXEC", &keys),
+    };
+    if let Some(refused) = refused {
+        encode::error(out, refused);
+        caller.unit.fill(Outcome::Refused);
+        return Outcome::Refused;
+    }
+    encode::array(out, queued.len());
+    for (args, outcome) in queued.iter().zip(&mut caller.unit) {
+        let name = args[0].to_ascii_uppercase();
+        *outcome = serve(cluster, node, caller.proto, &name, args, &keys_of(args), out);
+    }
+    Outcome::Served
 }
 
 /// Why a node does not carry the command out.
@@ -142,7 +163,7 @@ fn refusal(cluster: &Cluster, index: usize, asking: bool, name: &[u8], keys: &[S
     }
 }
 
-const TRY_AGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
+pub const TRY_AGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
 
 /// Redis may leave the host out where it is its own.
 fn spelled(cluster: &Cluster, by: usize, node: usize) -> String {

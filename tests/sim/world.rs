@@ -69,6 +69,8 @@ pub struct Conn {
     reached: u64,
     /// Attempts whose reply has not wholly reached the engine, and where it ends.
     replies: VecDeque<(u64, usize)>,
+    /// What was queued behind MULTI, until EXEC.
+    unit: Vec<Option<usize>>,
     answered: u64,
     heard: u64,
     /// No reply leaves the node before this moment.
@@ -452,6 +454,7 @@ impl World {
             written: 0,
             reached: 0,
             replies: VecDeque::new(),
+            unit: Vec::new(),
             answered: 0,
             heard: 0,
             silent_until: 0,
@@ -559,7 +562,15 @@ impl World {
             }
             conn.answered += out.len() as u64;
             conn.from_node.push(&out);
-            if let Some(attempt) = frame.attempt {
+            if outcome == Outcome::Queued {
+                conn.unit.push(frame.attempt);
+                continue;
+            }
+            let mut done: Vec<(Option<usize>, Outcome)> = vec![(frame.attempt, outcome)];
+            if frame.args[0] == b"EXEC" {
+                done = std::mem::take(&mut conn.unit).into_iter().zip(std::mem::take(&mut conn.caller.unit)).collect();
+            }
+            for (attempt, outcome) in done.into_iter().filter_map(|(attempt, outcome)| Some((attempt?, outcome))) {
                 match outcome {
                     Outcome::Refused => truth.refused(attempt),
                     outcome => truth.served(attempt, outcome == Outcome::Forged),
@@ -903,6 +914,9 @@ impl World {
 /// The engine is about to learn, or has decided, that a connection is lost.
 fn forget_in_flight(conn: &mut Conn, truth: &mut Truth) {
     for (_, attempt) in std::mem::take(&mut conn.replies) {
+        truth.lost(attempt, true);
+    }
+    for attempt in std::mem::take(&mut conn.unit).into_iter().flatten() {
         truth.lost(attempt, true);
     }
     for frame in &conn.frames {
