@@ -110,8 +110,8 @@ impl Engine {
         }
         let spans = spans_of(&frame).expect("a frame that was read before");
         // Nothing of this client is in flight, so nothing but a full lane can make it wait.
-        if self.admit(merge.client, &frame, &spans).is_err() {
-            self.reply_now(merge.client, b"-ERR proxy: the connection to the node is full; try again\r\n");
+        if let Err(pause) = self.admit(merge.client, &frame, &spans) {
+            self.take_back(merge.client, &frame, pause);
         }
     }
 

@@ -93,6 +93,16 @@ impl Engine {
         whole
     }
 
+    /// Puts a request that was taken and cannot go on back before what waits in a client's input.
+    pub(super) fn take_back(&mut self, index: u32, frame: &[u8], pause: Pause) {
+        let session = &mut self.clients[index as usize];
+        session.pause = Some(pause);
+        session.scanner = RequestScanner::default();
+        let active = self.activate(index);
+        active.input.splice(..0, frame.iter().copied());
+        active.input_needed = 0;
+    }
+
     fn keep_input(&mut self, index: u32, rest: &[u8]) {
         if rest.is_empty() || self.clients[index as usize].deaf {
             return;
