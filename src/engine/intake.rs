@@ -378,7 +378,7 @@ impl Engine {
     fn owe_held(&mut self, index: u32, target: Target, proto: Proto, frame: &[u8]) {
         let seq = self.owe(index, State::Sent { lane: NONE }, target.slot());
         let frame = self.whole.clone().unwrap_or_else(|| Bytes::copy_from_slice(frame));
-        self.hold_fresh(whole(index, seq), target, proto, 0, frame);
+        self.hold_fresh(whole(index, seq), target, proto, 0, frame, 0);
     }
 
     /// The request path's end: one slot, one lane.

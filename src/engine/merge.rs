@@ -8,7 +8,7 @@ use crate::{
 
 use super::{
     Engine,
-    ids::{NONE, Ticket},
+    ids::{Micros, NONE, Ticket},
     scan_cursor::ScanJob,
     send::Target,
     session::{NO_SLOT, State},
@@ -168,6 +168,18 @@ impl Engine {
         entry.left += 1;
         let proto = entry.proto;
         self.send_part(ticket, target, proto, lead, write);
+    }
+
+    /// Adds one part that is not sent before a moment has passed.
+    pub(super) fn add_part_later(&mut self, merge: u32, target: Target, wait_us: Micros, write: impl FnOnce(&mut Vec<u8>)) {
+        let entry = &mut self.merges[merge as usize];
+        let ticket = Ticket { client: entry.client, seq: entry.seq, part: entry.parts.len() as u32 };
+        entry.parts.push(Part { target, state: State::Sent { lane: NONE }, first: 0, count: 0 });
+        entry.left += 1;
+        let proto = entry.proto;
+        let mut frame = Vec::new();
+        write(&mut frame);
+        self.hold_fresh(ticket, target, proto, 0, frame.into(), self.now + wait_us);
     }
 
     /// Takes one part's reply; the last one finishes the merge.

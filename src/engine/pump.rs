@@ -75,6 +75,10 @@ impl Retry {
             last: String::new(),
         }
     }
+
+    pub fn after(self, not_before: Micros) -> Self {
+        Retry { not_before, ..self }
+    }
 }
 
 /// Who wrote an error.

@@ -18,7 +18,9 @@ use crate::{
 use super::{
     Engine, RefreshCause,
     glob::glob_match,
+    ids::Micros,
     merge::{Job, Merge},
+    retry::backoff_us,
     send::Target,
     session::Pause,
 };
@@ -27,9 +29,6 @@ const SLOTS: u16 = SLOT_COUNT as u16;
 
 /// Slots of an older server whose key counts are asked for at once.
 const COUNTED_AT_ONCE: u16 = 512;
-
-/// Tries to find a slot's owner before the client gets an error.
-const LOST_MAX: u32 = 32;
 
 /// Keys of one slot that GETKEYSINSLOT is asked for: all of them.
 const ALL_KEYS: &[u8] = b"1000000000";
@@ -84,6 +83,8 @@ struct Options {
 enum Stage {
     /// Find the slot's owner and begin.
     Begin,
+    /// As `Begin`, a little later: who should own the slot does not.
+    Wait { wait_us: Micros },
     /// A page of the server's own SCAN is asked for; the node that was expected to answer.
     Native,
     /// Key counts of these slots are asked for.
@@ -130,7 +131,7 @@ impl Engine {
         }
         let stage = std::mem::replace(&mut job.stage, Stage::Begin);
         let step = match stage {
-            Stage::Begin => Step::Next(Stage::Begin),
+            Stage::Begin | Stage::Wait { .. } => Step::Next(Stage::Begin),
             Stage::Native => self.native_page(&mut job, merge.reply(0)),
             Stage::Counting { slots } => counted(&job, merge.reply(0), slots),
             Stage::Listing { slots } => self.listed(&mut job, merge.reply(0), slots),
@@ -194,6 +195,10 @@ impl Engine {
                     }
                 }
             },
+            Stage::Wait { wait_us } => {
+                let wait_us = *wait_us;
+                self.add_part_later(index, Target::Any(slot), wait_us, |out| encode::command(out, &[b"PING"]));
+            }
             Stage::Listing { slots } => {
                 let slots = *slots;
                 self.ask_keys(index, slot, slots);
@@ -286,12 +291,10 @@ impl Engine {
         targets
     }
 
-    /// The node that was asked does not own the slot: its own view says who does.
+    /// The node that was asked does not own the slot: its own view says who does. It may be wrong, or point to a node that the map
+    /// does not hold yet, so all but the first try wait for better news, until the request's deadline.
     fn lost_slot(&mut self, job: &mut ScanJob, nodes: &NodesView) -> Step {
         job.lost += 1;
-        if job.lost > LOST_MAX {
-            return Step::Error(format!("-ERR proxy: SCAN found no owner of slot {}\r\n", job.cursor.slot).into_bytes());
-        }
         self.refresh(RefreshCause::Moved);
         let owner = nodes.nodes.iter().find(|node| node.slots.iter().any(|(first, last)| covers(*first, *last, job.cursor.slot)));
         if let (Some(owner), Some(slot)) = (owner, Slot::new(job.cursor.slot)) {
@@ -299,7 +302,10 @@ impl Engine {
                 self.table.patch(slot, node, self.now);
             }
         }
-        Step::Next(Stage::Begin)
+        match job.lost {
+            1 => Step::Next(Stage::Begin),
+            tries => Step::Next(Stage::Wait { wait_us: backoff_us(tries, self.random.u64(..)) }),
+        }
     }
 
     fn ask_counts(&mut self, index: u32, slot: Slot, node: super::ids::NodeId) {

@@ -75,7 +75,7 @@ impl Plan {
             large: chance(random, 10),
             scans: chance(random, 30),
             forgeries: chance(random, 25),
-            fan_outs: chance(random, 0),
+            fan_outs: chance(random, 20),
         }
     }
 }
