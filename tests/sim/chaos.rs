@@ -89,6 +89,7 @@ impl World {
         for migration in 0..self.migrations.len() {
             self.later(10_000, What::Chaos(Chaos::Migration(migration)));
         }
+        self.end_silences();
         self.later(5_000, What::AskMap);
         for client in 0..self.clients.len() {
             self.clients[client].stalled_until = self.now;

@@ -538,6 +538,16 @@ impl World {
         }
     }
 
+    /// Whatever stays away comes now.
+    pub fn end_silences(&mut self) {
+        for index in 0..self.conns.len() {
+            if self.conns[index].silent_until > self.now {
+                self.conns[index].silent_until = self.now;
+                self.later(0, What::FromNode(index));
+            }
+        }
+    }
+
     /// So many bytes arrive at the node, which carries out what is whole.
     fn node_reads(&mut self, index: usize, count: usize) {
         let World { conns, cluster, truth, random, .. } = self;
@@ -869,7 +879,7 @@ impl World {
         self.checked += 1;
         for driver in &self.drivers {
             let load = driver.engine.load();
-            let largest = 200_000;
+            let largest = if self.plan.large { 2_000_000 } else { 20_000 };
             let clients = load.clients.max(1);
             if load.output_bytes > clients * (self.plan.output_max + largest) {
                 self.truth.wrong.get_or_insert(format!("{} bytes of output are held", load.output_bytes));
@@ -911,17 +921,23 @@ impl World {
     }
 }
 
-/// The engine is about to learn, or has decided, that a connection is lost.
+/// The engine is about to learn, or has decided, that a connection is lost. What is inside of MULTI is written when EXEC is.
 fn forget_in_flight(conn: &mut Conn, truth: &mut Truth) {
     for (_, attempt) in std::mem::take(&mut conn.replies) {
         truth.lost(attempt, true);
     }
-    for attempt in std::mem::take(&mut conn.unit).into_iter().flatten() {
-        truth.lost(attempt, true);
-    }
-    for frame in &conn.frames {
-        if let Some(attempt) = frame.attempt {
-            truth.lost(attempt, frame.end <= conn.written);
+    let mut exec_end = None;
+    for frame in conn.frames.iter().rev() {
+        match frame.args[0].as_slice() {
+            b"EXEC" => exec_end = Some(frame.end),
+            b"MULTI" => exec_end = None,
+            _ => {}
         }
+        if let Some(attempt) = frame.attempt {
+            truth.lost(attempt, exec_end.unwrap_or(frame.end) <= conn.written);
+        }
+    }
+    for attempt in std::mem::take(&mut conn.unit).into_iter().flatten() {
+        truth.lost(attempt, exec_end.is_some_and(|end| end <= conn.written));
     }
 }
