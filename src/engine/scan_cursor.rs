@@ -91,8 +91,8 @@ enum Stage {
     Counting { slots: u16 },
     /// The keys of these slots are asked for.
     Listing { slots: u16 },
-    /// Keys of slots on the move are asked for at their receivers.
-    Receivers { targets: Vec<(Slot, Target)> },
+    /// Keys of these slots, which are on the move, are asked for at their receivers.
+    Receivers { slots: Vec<(Slot, Target)> },
     /// The types of `candidates` are asked for.
     Types { candidates: Vec<Vec<u8>> },
 }
@@ -135,13 +135,7 @@ impl Engine {
             Stage::Native => self.native_page(&mut job, merge.reply(0)),
             Stage::Counting { slots } => counted(&job, merge.reply(0), slots),
             Stage::Listing { slots } => self.listed(&mut job, merge.reply(0), slots),
-            Stage::Receivers { .. } => {
-                let mut found = Vec::new();
-                for part in 0..merge.parts.len() {
-                    found.extend(bulks(merge.reply(part)));
-                }
-                job.filter(found)
-            }
+            Stage::Receivers { slots } => self.received(&mut job, &slots, merge),
             Stage::Types { candidates } => {
                 let wanted = job.options.kind.clone().unwrap_or_default();
                 for (part, key) in candidates.into_iter().enumerate() {
@@ -203,9 +197,14 @@ impl Engine {
                 let slots = *slots;
                 self.ask_keys(index, slot, slots);
             }
-            Stage::Receivers { targets } => {
-                for (slot, target) in std::mem::take(targets) {
-                    self.add_part(index, target, 0, (0, 0), |out| write_keys_in_slot(out, slot.get()));
+            Stage::Receivers { slots } => {
+                for (slot, target) in slots.clone() {
+                    self.add_part(index, target, 3, (0, 0), |out| {
+                        encode::command(out, &[b"MULTI"]);
+                        encode::command(out, &[b"CLUSTER", b"NODES"]);
+                        write_keys_in_slot(out, slot.get());
+                        encode::command(out, &[b"EXEC"]);
+                    });
                 }
             }
             Stage::Types { candidates } => {
@@ -272,7 +271,7 @@ impl Engine {
         };
         job.keys.extend(keys);
         let moving = self.receivers(&nodes, job.cursor.slot..visited_end);
-        if moving.is_empty() { Step::Done } else { Step::Next(Stage::Receivers { targets: moving }) }
+        if moving.is_empty() { Step::Done } else { Step::Next(Stage::Receivers { slots: moving }) }
     }
 
     /// Where the keys are that slots on the move have given away already.
@@ -289,6 +288,25 @@ impl Engine {
             }
         }
         targets
+    }
+
+    /// The keys that receivers have, if they are still receiving, or own the slot by now. Else it went on since the page was made, and
+    /// the page begins anew.
+    fn received(&mut self, job: &mut ScanJob, slots: &[(Slot, Target)], merge: &Merge) -> Step {
+        let mut found = Vec::new();
+        for (part, (slot, _)) in slots.iter().enumerate() {
+            let Some(View::Array(mut results)) = view(merge.reply(part)) else { return Step::Error(unreadable("GETKEYSINSLOT")) };
+            let Some(nodes) = results.next().and_then(parse_nodes) else { return Step::Error(unreadable("CLUSTER NODES")) };
+            let myself = nodes.myself();
+            let receives = myself.open.iter().any(|mark| matches!(mark, OpenMark::Importing { slot: coming, .. } if coming == slot));
+            if !receives && run_end(myself, slot.get()).is_none() {
+                job.keys.clear();
+                job.lost += 1;
+                return Step::Next(Stage::Wait { wait_us: backoff_us(job.lost, self.random.u64(..)) });
+            }
+            found.extend(results.next().map(bulks).unwrap_or_default());
+        }
+        job.filter(found)
     }
 
     /// The node that was asked does not own the slot: its own view says who does. It may be wrong, or point to a node that the map
@@ -357,7 +375,7 @@ impl Engine {
         }
         // They are filtered with what the receivers add.
         job.keys.extend(found);
-        Step::Next(Stage::Receivers { targets: moving })
+        Step::Next(Stage::Receivers { slots: moving })
     }
 }
 
