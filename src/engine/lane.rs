@@ -118,4 +118,9 @@ impl Lane {
             blocked: Vec::new(),
         }
     }
+
+    /// Whether what is queued is written at once.
+    pub fn is_open(&self) -> bool {
+        self.state == LaneState::Open
+    }
 }

@@ -23,6 +23,13 @@ use super::{
 /// Redirects of one request that are followed at once; after them each waits a little, so that a loop does not spin.
 const HOPS_AT_ONCE: u32 = 3;
 
+/// How long an ASK may be followed after it came. Whoever follows it later may meet a slot that came, went and is coming again, and
+/// write a key on the receiving side that is still on the giving one: one of the two values is lost. Whoever is late asks anew.
+const ASK_GOOD_US: Micros = 50_000;
+
+/// Until the lane that an ASK needs is open, it is looked at this often.
+const ASK_LOOK_US: Micros = 1_000;
+
 /// An address that must be confirmed by a map whose questions were asked after this moment.
 #[derive(Clone, Debug)]
 struct Confirm {
@@ -43,11 +50,9 @@ pub struct Retry {
     not_before: Micros,
     tries: u32,
     hops: u32,
-    /// Ask this node, behind ASKING.
-    ask: Option<NodeId>,
+    /// Ask this node, behind ASKING, if it can be done before this moment.
+    ask: Option<(NodeId, Micros)>,
     confirm: Option<Confirm>,
-    /// The error that a script may have written itself: delivered when nothing confirms it.
-    script_error: Option<Bytes>,
     /// A script that is sent again goes inside of MULTI and EXEC: what EXEC's array holds is the script's own answer, and a refusal
     /// is a node's. So no script's words are believed twice.
     pub wrapped: bool,
@@ -69,7 +74,6 @@ impl Retry {
             hops: 0,
             ask: None,
             confirm: None,
-            script_error: None,
             wrapped: false,
             healed: false,
             last: String::new(),
@@ -103,7 +107,6 @@ enum Move {
     Send { lane: u32, asking: bool },
     Wait { until: Micros },
     GiveUp,
-    DeliverScriptError,
     SplitKeys,
 }
 
@@ -133,13 +136,10 @@ impl Engine {
             return false;
         }
         let mut retry = self.retry_of(entry, frame, target, proto);
-        if perhaps_script && verdict != Verdict::NoScript {
-            if matches!(&verdict, Verdict::Moved(_, Some(addr)) if self.table.find(addr) == Some(node)) {
-                // No node sends a request to itself.
-                self.counters.forged_redirects += 1;
-                return false;
-            }
-            retry.script_error = Some(Bytes::copy_from_slice(reply));
+        if perhaps_script && matches!(&verdict, Verdict::Moved(_, Some(addr)) if self.table.find(addr) == Some(node)) {
+            // No node sends a request to itself.
+            self.counters.forged_redirects += 1;
+            return false;
         }
         retry.wrapped |= script;
         retry.last = String::from_utf8_lossy(&line[..line.len().min(120)]).into_owned();
@@ -213,7 +213,7 @@ impl Engine {
         retry.hops += 1;
         match addr.as_ref().and_then(|addr| self.table.find(addr)) {
             Some(node) => {
-                retry.ask = Some(node);
+                retry.ask = Some((node, self.now + ASK_GOOD_US));
                 if retry.hops > HOPS_AT_ONCE {
                     self.back_off(retry);
                 }
@@ -344,10 +344,6 @@ impl Engine {
                 let error = self.give_up_text(place);
                 self.finish_waiting(place, &error);
             }
-            Move::DeliverScriptError => {
-                let error = self.retries[place as usize].script_error.clone().unwrap_or_default();
-                self.finish_waiting(place, &error);
-            }
             Move::SplitKeys => self.split_keys(place),
         }
     }
@@ -371,9 +367,8 @@ impl Engine {
             let retry = &mut self.retries[place as usize];
             retry.confirm = None;
             match confirmed {
-                Some(node) if confirm.asking => retry.ask = Some(node),
+                Some(node) if confirm.asking => retry.ask = Some((node, now + ASK_GOOD_US)),
                 Some(_) => {}
-                None if retry.script_error.is_some() => return Move::DeliverScriptError,
                 None => {
                     // The map does not know it: try where the map points, a little later.
                     retry.not_before = now + backoff_us(retry.tries, u64::from(place));
@@ -392,10 +387,12 @@ impl Engine {
         {
             return Move::SplitKeys;
         }
-        let (ask, bulk) = (retry.ask, retry.frame.len() >= super::send::BULK_FRAME);
-        let node = ask.filter(|node| self.table.nodes[usize::from(node.0)].in_map).or_else(|| self.resolve(target));
+        let bulk = retry.frame.len() >= super::send::BULK_FRAME;
+        let ask = retry.ask.filter(|(node, until)| now < *until && self.table.nodes[usize::from(node.0)].in_map).map(|(node, _)| node);
+        let node = ask.or_else(|| self.resolve(target));
         let lane = node.ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, bulk));
         match lane {
+            Ok(lane) if ask.is_some() && !self.lanes[lane as usize].is_open() => Move::Wait { until: (now + ASK_LOOK_US).min(deadline) },
             Err(NotNow::NoNode) => {
                 self.refresh(RefreshCause::ClusterDown);
                 Move::Wait { until: (now + 100_000).min(deadline) }
