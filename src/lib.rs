@@ -1,4 +1,55 @@
 //! Keyway: a proxy that makes a Redis or Valkey Cluster look like one standalone server.
+//!
+//! # The idea
+//!
+//! Everything that decides is plain synchronous code: bytes, values and `now` in, values out. A worker is a thread with one
+//! current-thread runtime, its own clients, its own connections to the nodes ("lanes") and one [`engine::Engine`], the pure state
+//! machine of all of them. Nothing on the request path is shared between threads. Bytes pass through unparsed: a request is scanned
+//! for its boundaries, name and keys, a reply for its end, and both are forwarded as they came.
+//!
+//! # The modules
+//!
+//! | module | what it does | what it may import |
+//! | --- | --- | --- |
+//! | [`resp`] | the wire format: boundaries of requests and replies, limits, encoding; knows no command | – |
+//! | [`command`] | what commands are: one table row each, lookup, key positions | `resp` |
+//! | [`cluster`] | what a cluster looks like: slots, nodes, the slot map, `CLUSTER NODES`, redirects | `resp` |
+//! | [`engine`] | PURE: one worker's clients and lanes: sessions, order, routing, splitting, merging, redirects, retries, SCAN | the three above |
+//! | [`net`] | tokio drivers of the engine: workers, listeners, sockets | `engine`, and `topology` for its handle |
+//! | [`control`] | connections of the control thread to nodes | `cluster` |
+//! | [`topology`] | when and whom to ask for the slot map, which answers to believe, publishing | `control` |
+//! | [`config`] | as written → as resolved; every mistake at once | – |
+//! | [`admin`] | the PROXY namespace for operators: one definition per command | `resp`, `config` |
+//! | [`telemetry`] | log set-up | `config` |
+//! | [`demo`] | a whole cluster to try the proxy with | `config`, `control` |
+//! | [`app`] | constructs the parts in order, owns start and stop | all |
+//!
+//! `resp`, `command`, `cluster` and `engine` name no tokio, tracing, metrics, clock or environment. A test (`tests/it/tidy.rs`)
+//! checks this and the directions.
+//!
+//! # The life of a request
+//!
+//! ```text
+//! socket ─▶ net::clients ─▶ Engine::client_bytes ─▶ intake: scan, look up, keys ─▶ one step: keyed · split · fan-out · SCAN · local · refused
+//!                                                                       │
+//!                    session: one owed reply ◀──────────────────────────┤
+//!                                                                       ▼
+//!                                          send: target → node → lane, bytes into the lane's pipe ─▶ net: every dirty lane once a turn
+//!                                                                       ⋮
+//! socket ─▶ net::lanes ─▶ Engine::lane_bytes ─▶ answer: scan, oldest in flight ─▶ retry: deliver, or hold for the pump (resend, ASK, wait, give up)
+//!                                                                       │
+//!                    session: the ready head moves to the client's pipe ◀ merge, if one part of many ─▶ net: every dirty client once a turn
+//! ```
+//!
+//! # Where the design was changed by what the servers taught
+//!
+//! - **Topology comes from `CLUSTER NODES` alone**, on every version: it has ids, addresses, flags, config epochs, slots and open slots
+//!   in one answer. Views of several nodes are merged, the highest config epoch wins a slot, and nobody owns a slot against its own word.
+//! - **A script that is sent again goes inside of MULTI and EXEC**: what EXEC's array holds is the script's own answer, an error at
+//!   queueing is the node's. So forged redirects are told from real ones, and real ones are followed as often as they come.
+//! - **SCAN is one atomic look at a node** (MULTI, SCAN, CLUSTER NODES, EXEC), so that a slot counts as visited only if the node owned
+//!   it at that moment; what it is giving away is asked for at the receiver too.
+//! - **A lane keeps the bytes of what is in flight** until they are answered: a resend needs no copy on the way out.
 
 pub mod admin;
 pub mod app;

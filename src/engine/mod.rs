@@ -162,9 +162,9 @@ struct Timer {
 /// How often idle clients, silent lanes and spare buffers are looked at.
 const SWEEP_US: Micros = 1_000_000;
 
-/// Turns that a reply waits for the client's other replies before it is written alone: a busy loop brings the others within one or
-/// two, an idle one passes them at once.
-const LAZY_TURNS: u8 = 3;
+/// Turns that a reply waits for the client's other replies before it is written alone: a busy loop brings the others within a few,
+/// an idle one passes them in microseconds.
+const LAZY_TURNS: u8 = 8;
 
 /// See the module's head.
 pub struct Engine {

@@ -53,7 +53,8 @@ impl Pipe {
         self.bytes.len() - self.released + self.large_bytes
     }
 
-    pub fn has_unwritten(&self) -> bool {
+    #[cfg(test)]
+    fn has_unwritten(&self) -> bool {
         self.written < self.bytes.len() || self.large_written < self.large.len()
     }
 
