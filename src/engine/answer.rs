@@ -318,6 +318,7 @@ impl Engine {
         let session = &mut self.clients[client as usize];
         let Some(active) = session.active.as_ref() else { return };
         let (held, owed) = (active.out.held(), active.replies.len());
+        let over = active.output_held() > self.settings.output_buffer_max;
         if owed == 0 || held >= WRITE_FROM {
             if !session.dirty {
                 session.dirty = true;
@@ -338,7 +339,8 @@ impl Engine {
         if session.pause.is_some() && !session.to_resume {
             self.resume_later(client);
         }
-        if held > 0 {
+        // What overtook others counts too, although none of it can be written yet.
+        if over {
             self.check_output(client);
         }
     }
