@@ -138,7 +138,7 @@ fn demo(server: Server) {
     let scratch = folder.join("tmp");
     fs::create_dir(&scratch).expect("the folder is ours");
     command.arg("demo").args(["--port", &port.to_string(), "--server-bin"]).arg(server.binary());
-    command.env("TMPDIR", &scratch).env("KEYWAY_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port()));
+    command.env("TMPDIR", &scratch);
     let mut process = Process::start("keyway demo", command, &folder.join("log")).under_test();
     wait_until("the demo to serve", || {
         assert_eq!(process.ended(), None, "{}", process.log());
@@ -188,13 +188,10 @@ fn is_running(pid: u32) -> bool {
     !status.is_empty() && !status.contains("\nState:\tZ")
 }
 
+/// One after the other: both look for free ports in the same place.
 #[test]
-fn demo_with_redis() {
+fn demos() {
     demo(Server::Redis70);
-}
-
-#[test]
-fn demo_with_valkey() {
     demo(Server::Valkey91);
 }
 

@@ -231,6 +231,14 @@ impl Client {
         self.stream.write_all(bytes)
     }
 
+    /// Tells the other side that nothing more will come.
+    pub fn finish(&mut self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        }
+    }
+
     /// One request, one reply.
     pub fn call(&mut self, arguments: &[impl AsRef<[u8]>]) -> Reply {
         let bytes = request(arguments);
