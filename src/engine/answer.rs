@@ -353,10 +353,10 @@ impl Engine {
     }
 
     pub(super) fn resume_later(&mut self, client: u32) {
-        if let Some(session) = self.clients.get_mut(client as usize) {
-            if !std::mem::replace(&mut session.to_resume, true) {
-                self.to_resume.push(client);
-            }
+        if let Some(session) = self.clients.get_mut(client as usize)
+            && !std::mem::replace(&mut session.to_resume, true)
+        {
+            self.to_resume.push(client);
         }
     }
 

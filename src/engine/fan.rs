@@ -59,11 +59,11 @@ impl Engine {
         let mut targets: Vec<Target> = Vec::new();
         let mut named = Vec::new();
         for slot in Slot::all() {
-            if let Some(owner) = self.table.owner(slot) {
-                if !named.contains(&owner) {
-                    named.push(owner);
-                    targets.push(Target::Any(slot));
-                }
+            if let Some(owner) = self.table.owner(slot)
+                && !named.contains(&owner)
+            {
+                named.push(owner);
+                targets.push(Target::Any(slot));
             }
         }
         targets.extend(self.table.masters().filter(|node| !named.contains(node)).map(Target::Node));

@@ -293,11 +293,12 @@ impl Engine {
         if command::blocks(command, frame, spans) {
             return self.refuse(index, command, "blocking commands are");
         }
-        if let ("COPY", [_, _, _, option, database, ..]) = (command.name, spans) {
-            if option.of(frame).eq_ignore_ascii_case(b"DB") && database.of(frame) != b"0" {
-                self.reply_now(index, select(database.of(frame)));
-                return Ok(());
-            }
+        if let ("COPY", [_, _, _, option, database, ..]) = (command.name, spans)
+            && option.of(frame).eq_ignore_ascii_case(b"DB")
+            && database.of(frame) != b"0"
+        {
+            self.reply_now(index, select(database.of(frame)));
+            return Ok(());
         }
         let mut keys = std::mem::take(&mut self.keys);
         keys.clear();

@@ -230,11 +230,9 @@ impl Engine {
             merge.job,
             Job::Fan { fan: Fan::OneSucceeded, .. } | Job::Learn { .. } | Job::LearnKeys { .. } | Job::Scan(_)
         );
-        if !tolerant {
-            if let Some((first, failed)) = merge.failure() {
-                part_error(merge, first, failed, out);
-                return true;
-            }
+        if !tolerant && let Some((first, failed)) = merge.failure() {
+            part_error(merge, first, failed, out);
+            return true;
         }
         match &merge.job {
             Job::Mget => merged_mget(merge, out),

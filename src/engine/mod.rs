@@ -494,18 +494,21 @@ impl Engine {
                 self.clients.remove(client as usize);
                 return;
             }
-            Ending::AfterReplies if session.pause.is_none() && session.owed() == 0 && !session.close_told => {
-                if session.active.as_ref().is_none_or(|active| active.out.held() == 0) {
-                    session.close_told = true;
-                    self.events.push_back(Event::CloseClient { client: ClientId(client) });
-                }
+            Ending::AfterReplies
+                if session.pause.is_none()
+                    && session.owed() == 0
+                    && !session.close_told
+                    && session.active.as_ref().is_none_or(|active| active.out.held() == 0) =>
+            {
+                session.close_told = true;
+                self.events.push_back(Event::CloseClient { client: ClientId(client) });
             }
             _ => {}
         }
-        if session.active.as_ref().is_some_and(|active| active.is_at_rest()) {
-            if let Some(active) = session.active.take() {
-                self.pool.give(active);
-            }
+        if session.active.as_ref().is_some_and(|active| active.is_at_rest())
+            && let Some(active) = session.active.take()
+        {
+            self.pool.give(active);
         }
     }
 

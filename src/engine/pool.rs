@@ -10,7 +10,9 @@ const SMALL_CAPACITY: usize = 16 * 1024;
 const GROWN_KEPT: usize = 4;
 const GROWN_CAPACITY: usize = 2 * 1024 * 1024;
 
+/// Boxed, because that is how a session holds them: taking one moves a pointer.
 #[derive(Default)]
+#[expect(clippy::vec_box)]
 pub struct Pool {
     small: Vec<Box<Active>>,
     grown: Vec<Box<Active>>,

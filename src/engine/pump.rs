@@ -388,11 +388,14 @@ impl Engine {
             return Move::SplitKeys;
         }
         let bulk = retry.frame.len() >= super::send::BULK_FRAME;
-        let ask = retry.ask.filter(|(node, until)| now < *until && self.table.nodes[usize::from(node.0)].in_map).map(|(node, _)| node);
+        let ask =
+            retry.ask.filter(|(node, until)| now < *until && self.table.nodes[usize::from(node.0)].in_map).map(|(node, _)| node);
         let node = ask.or_else(|| self.resolve(target));
         let lane = node.ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, bulk));
         match lane {
-            Ok(lane) if ask.is_some() && !self.lanes[lane as usize].is_open() => Move::Wait { until: (now + ASK_LOOK_US).min(deadline) },
+            Ok(lane) if ask.is_some() && !self.lanes[lane as usize].is_open() => {
+                Move::Wait { until: (now + ASK_LOOK_US).min(deadline) }
+            }
             Err(NotNow::NoNode) => {
                 self.refresh(RefreshCause::ClusterDown);
                 Move::Wait { until: (now + 100_000).min(deadline) }

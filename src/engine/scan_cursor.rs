@@ -278,12 +278,12 @@ impl Engine {
     fn receivers(&mut self, nodes: &NodesView, visited: std::ops::Range<u16>) -> Vec<(Slot, Target)> {
         let mut targets = Vec::new();
         for mark in &nodes.myself().open {
-            if let OpenMark::Migrating { slot, to } = mark {
-                if visited.contains(&slot.get()) {
-                    self.table.mark_moving(*slot, self.now);
-                    if let Some(node) = self.table.find_id(to) {
-                        targets.push((*slot, Target::Node(node)));
-                    }
+            if let OpenMark::Migrating { slot, to } = mark
+                && visited.contains(&slot.get())
+            {
+                self.table.mark_moving(*slot, self.now);
+                if let Some(node) = self.table.find_id(to) {
+                    targets.push((*slot, Target::Node(node)));
                 }
             }
         }
@@ -298,7 +298,8 @@ impl Engine {
             let Some(View::Array(mut results)) = view(merge.reply(part)) else { return Step::Error(unreadable("GETKEYSINSLOT")) };
             let Some(nodes) = results.next().and_then(parse_nodes) else { return Step::Error(unreadable("CLUSTER NODES")) };
             let myself = nodes.myself();
-            let receives = myself.open.iter().any(|mark| matches!(mark, OpenMark::Importing { slot: coming, .. } if coming == slot));
+            let receives =
+                myself.open.iter().any(|mark| matches!(mark, OpenMark::Importing { slot: coming, .. } if coming == slot));
             if !receives && run_end(myself, slot.get()).is_none() {
                 job.keys.clear();
                 job.lost += 1;
@@ -315,10 +316,10 @@ impl Engine {
         job.lost += 1;
         self.refresh(RefreshCause::Moved);
         let owner = nodes.nodes.iter().find(|node| node.slots.iter().any(|(first, last)| covers(*first, *last, job.cursor.slot)));
-        if let (Some(owner), Some(slot)) = (owner, Slot::new(job.cursor.slot)) {
-            if let Some(node) = self.table.find_id(&owner.id) {
-                self.table.patch(slot, node, self.now);
-            }
+        if let (Some(owner), Some(slot)) = (owner, Slot::new(job.cursor.slot))
+            && let Some(node) = self.table.find_id(&owner.id)
+        {
+            self.table.patch(slot, node, self.now);
         }
         match job.lost {
             1 => Step::Next(Stage::Begin),

@@ -82,10 +82,10 @@ impl Engine {
     /// Remembers what EVAL and EVAL_RO carry.
     pub(super) fn remember_script(&mut self, frame: &[u8], spans: &[Span]) {
         let name = spans[0].of(frame);
-        if name.eq_ignore_ascii_case(b"EVAL") || name.eq_ignore_ascii_case(b"EVAL_RO") {
-            if let Some(body) = spans.get(1) {
-                self.remember_body(body.of(frame));
-            }
+        if (name.eq_ignore_ascii_case(b"EVAL") || name.eq_ignore_ascii_case(b"EVAL_RO"))
+            && let Some(body) = spans.get(1)
+        {
+            self.remember_body(body.of(frame));
         }
     }
 

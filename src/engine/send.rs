@@ -149,7 +149,15 @@ impl Engine {
     }
 
     /// A request that could not be sent yet waits with its own copy of its bytes, until this moment at least.
-    pub(super) fn hold_fresh(&mut self, ticket: Ticket, target: Target, proto: Proto, lead: u16, frame: Bytes, not_before: Micros) {
+    pub(super) fn hold_fresh(
+        &mut self,
+        ticket: Ticket,
+        target: Target,
+        proto: Proto,
+        lead: u16,
+        frame: Bytes,
+        not_before: Micros,
+    ) {
         let arrived = self.clients[ticket.client as usize].reply(ticket.seq).arrived;
         let retry = Retry::new(ticket, frame, target, proto, lead, arrived + self.settings.retry_deadline_us);
         self.hold(retry.after(not_before));

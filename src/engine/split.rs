@@ -45,7 +45,7 @@ impl Engine {
         if keys == 0 {
             return self.send_any(client, frame);
         }
-        if (spans.len() - lead_args) % step != 0 {
+        if !(spans.len() - lead_args).is_multiple_of(step) {
             return self.send_odd(client, frame, spans);
         }
         let mut by_slot = std::mem::take(&mut self.by_slot);

@@ -301,7 +301,7 @@ impl Worker {
         let mut engine = self.engine.borrow_mut();
         let outcome = flush(
             &socket,
-            &mut *engine,
+            &mut engine,
             |engine, slices| engine.lane_chunks(lane, slices),
             |engine, count| engine.lane_wrote(lane, count),
         );
@@ -316,7 +316,7 @@ impl Worker {
         let mut engine = self.engine.borrow_mut();
         let outcome = flush(
             &socket,
-            &mut *engine,
+            &mut engine,
             |engine, slices| engine.client_chunks(client, slices),
             |engine, count| engine.client_wrote(client, count),
         );

@@ -23,8 +23,7 @@ const FIXED_PER_SLOT: usize = 12;
 const SECONDS_DEFAULT: u64 = 60;
 
 fn duration() -> Duration {
-    let seconds =
-        std::env::var("TEST_RESHARD_SECONDS").ok().map(|text| text.parse().expect("TEST_RESHARD_SECONDS is a number"));
+    let seconds = std::env::var("TEST_RESHARD_SECONDS").ok().map(|text| text.parse().expect("TEST_RESHARD_SECONDS is a number"));
     Duration::from_secs(seconds.unwrap_or(SECONDS_DEFAULT))
 }
 

@@ -7,7 +7,12 @@ use keyway::{
     resp::{View, encode, view},
 };
 
-use crate::{link::Stream, node::{TRY_AGAIN, sha_of}, truth::Tag, world::World};
+use crate::{
+    link::Stream,
+    node::{TRY_AGAIN, sha_of},
+    truth::Tag,
+    world::World,
+};
 
 /// What a reply must look like.
 #[derive(Clone, Debug)]
