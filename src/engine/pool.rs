@@ -15,6 +15,8 @@ const GROWN_CAPACITY: usize = 2 * 1024 * 1024;
 #[expect(clippy::vec_box)]
 pub struct Pool {
     small: Vec<Box<Active>>,
+    /// The fewest that `small` held since the last sweep: so many nobody needed.
+    small_unused: usize,
     grown: Vec<Box<Active>>,
     grown_used: bool,
 }
@@ -25,7 +27,9 @@ impl Pool {
             self.grown_used = true;
             return active;
         }
-        self.small.pop().unwrap_or_default()
+        let active = self.small.pop().unwrap_or_default();
+        self.small_unused = self.small_unused.min(self.small.len());
+        active
     }
 
     /// Takes back what is at rest.
@@ -45,6 +49,8 @@ impl Pool {
         if !std::mem::take(&mut self.grown_used) {
             self.grown.clear();
         }
-        self.small.truncate(self.small.len() / 2 + 8);
+        // Half of it, so that traffic that comes and goes does not start from nothing each time; the coldest, which lie deepest.
+        self.small.drain(..self.small_unused.div_ceil(2));
+        self.small_unused = self.small.len();
     }
 }
