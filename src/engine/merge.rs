@@ -3,7 +3,7 @@
 use crate::{
     cluster::Slot,
     command::Fan,
-    resp::{Proto, View, encode, view},
+    resp::{Proto, Span, View, encode, view},
 };
 
 use super::{
@@ -96,6 +96,8 @@ pub struct Merge {
     arena: Vec<u8>,
     /// The request's keys, as indexes, in the order of the parts.
     pub order: Vec<u32>,
+    /// Where in the arena each key's element stands: MGET's scratch, kept for its capacity.
+    places: Vec<Span>,
 }
 
 /// Merges kept for the next split command, with their buffers.
@@ -153,6 +155,7 @@ impl Engine {
             left: 0,
             arena: Vec::new(),
             order: Vec::new(),
+            places: Vec::new(),
         });
         (merge.client, merge.seq, merge.proto, merge.job) = (client, seq, proto, job);
         let index = self.merges.insert(merge) as u32;
@@ -289,8 +292,10 @@ pub(super) fn integer(reply: &[u8]) -> i64 {
 }
 
 /// Elements go to the places of their keys.
-fn merged_mget(merge: &Merge, out: &mut Vec<u8>) {
-    let mut places: Vec<&[u8]> = vec![&[]; merge.order.len()];
+fn merged_mget(merge: &mut Merge, out: &mut Vec<u8>) {
+    let mut places = std::mem::take(&mut merge.places);
+    places.clear();
+    places.resize(merge.order.len(), Span::default());
     let mut complete = true;
     for (number, part) in merge.parts.iter().enumerate() {
         let keys = &merge.order[part.first as usize..(part.first + part.count) as usize];
@@ -300,16 +305,20 @@ fn merged_mget(merge: &Merge, out: &mut Vec<u8>) {
             continue;
         };
         for (key, element) in keys.iter().zip(elements) {
-            places[*key as usize] = element;
+            // The element is a piece of the arena, so this is its offset.
+            let start = element.as_ptr().addr() - merge.arena.as_ptr().addr();
+            places[*key as usize] = Span { start: start as u32, len: element.len() as u32 };
         }
     }
-    if !complete || places.iter().any(|element| element.is_empty()) {
-        return out.extend_from_slice(b"-ERR proxy: a node answered MGET with something else than one element a key\r\n");
+    if complete && places.iter().all(|element| element.len > 0) {
+        encode::array(out, places.len());
+        for element in &places {
+            out.extend_from_slice(element.of(&merge.arena));
+        }
+    } else {
+        out.extend_from_slice(b"-ERR proxy: a node answered MGET with something else than one element a key\r\n");
     }
-    encode::array(out, places.len());
-    for element in places {
-        out.extend_from_slice(element);
-    }
+    merge.places = places;
 }
 
 fn merged_numsub(merge: &Merge, out: &mut Vec<u8>) {
