@@ -62,7 +62,8 @@ impl Drive {
     pub fn new(workload: Workload, clients: usize) -> Drive {
         let mut engine = Engine::new(Settings::default(), Arc::new(Scripts::new(0)), 1, 0);
         engine.map_published(Arc::new(three_masters()));
-        let clients: Vec<ClientId> = (0..clients as u64).map(|id| engine.client_open(id + 1, "127.0.0.1:1", "127.0.0.1:2")).collect();
+        let clients: Vec<ClientId> =
+            (0..clients as u64).map(|id| engine.client_open(id + 1, "127.0.0.1:1", "127.0.0.1:2")).collect();
         let lanes = open_lanes(&mut engine, clients[0]);
         let pipeline = match workload {
             Workload::Get { pipeline } | Workload::Set { pipeline } => pipeline,
@@ -70,8 +71,17 @@ impl Drive {
         };
         let requests_a_turn = clients.len() * pipeline;
         let (dirty_lanes, dirty_clients) = (Vec::new(), Vec::new());
-        let mut drive =
-            Drive { engine, clients, lanes, turns: Vec::new(), played: 0, now_us: 0, requests_a_turn, dirty_lanes, dirty_clients };
+        let mut drive = Drive {
+            engine,
+            clients,
+            lanes,
+            turns: Vec::new(),
+            played: 0,
+            now_us: 0,
+            requests_a_turn,
+            dirty_lanes,
+            dirty_clients,
+        };
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..TURNS {
             drive.record(workload, pipeline, &mut random);

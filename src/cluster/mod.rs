@@ -5,6 +5,7 @@
 //! `Redirect`, whose address is looked up in the map.
 
 mod addr;
+mod crc;
 mod merge;
 mod node;
 mod nodes_text;

@@ -1,7 +1,8 @@
 //! The slot: what a key's name says about where it lives.
 
-use crc16::{State, XMODEM};
 use memchr::memchr;
+
+use super::crc::crc16;
 
 /// How many slots every cluster has (Redis Cluster specification, "Key distribution model").
 pub const SLOT_COUNT: usize = 16384;
@@ -18,7 +19,7 @@ impl Slot {
 
     /// The slot of a key: CRC16 (XMODEM) of its hash tag, or of the whole key when it has none.
     pub fn of(key: &[u8]) -> Slot {
-        let hash = State::<XMODEM>::calculate(hash_tag(key));
+        let hash = crc16(hash_tag(key));
         Slot(hash & (SLOT_COUNT as u16 - 1))
     }
 

@@ -167,10 +167,15 @@ impl Engine {
     pub(super) fn add_part(&mut self, merge: u32, target: Target, lead: u16, keys: (u32, u32), write: impl FnOnce(&mut Vec<u8>)) {
         let entry = &mut self.merges[merge as usize];
         let ticket = Ticket { client: entry.client, seq: entry.seq, part: entry.parts.len() as u32 };
-        entry.parts.push(Part { target, state: State::Sent { lane: NONE }, first: keys.0, count: keys.1 });
         entry.left += 1;
         let proto = entry.proto;
-        self.send_part(ticket, target, proto, lead, write);
+        let lane = self.lane_of(target, proto);
+        let state = State::Sent { lane: lane.unwrap_or(NONE) };
+        self.merges[merge as usize].parts.push(Part { target, state, first: keys.0, count: keys.1 });
+        match lane {
+            Some(lane) => self.queue(lane, ticket, NONE, lead, write),
+            None => self.hold_part(ticket, target, proto, lead, write),
+        }
     }
 
     /// Adds one part that is not sent before a moment has passed.
@@ -299,6 +304,13 @@ fn merged_mget(merge: &mut Merge, out: &mut Vec<u8>) {
     let mut complete = true;
     for (number, part) in merge.parts.iter().enumerate() {
         let keys = &merge.order[part.first as usize..(part.first + part.count) as usize];
+        if let (State::Parked { at, len }, [key]) = (&part.state, keys) {
+            // One key, one element: what follows the header `*1` is the element.
+            if merge.reply(number).starts_with(b"*1\r\n") {
+                places[*key as usize] = Span { start: at + 4, len: len - 4 };
+                continue;
+            }
+        }
         let Some(View::Array(elements)) = view(merge.reply(number)) else {
             // A part that was split into its keys is answered by the parts that took its place.
             complete &= part.count == 0;

@@ -60,6 +60,14 @@ impl Pipe {
 
     /// Fills `slices` with what is to be written next; returns how many it filled.
     pub fn chunks<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        if self.large.is_empty() {
+            let rest = &self.bytes[self.written..];
+            if rest.is_empty() {
+                return 0;
+            }
+            slices[0] = IoSlice::new(rest);
+            return 1;
+        }
         let (mut at, mut next_large, mut filled) = (self.written, self.large_written, 0);
         let mut offset = self.large_offset;
         while filled < slices.len() {
@@ -84,6 +92,11 @@ impl Pipe {
 
     /// Notes that `count` bytes of what `chunks` gave were written.
     pub fn advance(&mut self, mut count: usize) {
+        if self.large.is_empty() {
+            self.written += count;
+            assert!(self.written <= self.bytes.len(), "more bytes reported as written than were queued");
+            return;
+        }
         while count > 0 {
             let next_large = self.large.get(self.large_written);
             match next_large {
@@ -149,6 +162,11 @@ impl Pipe {
     }
 
     fn compact(&mut self) {
+        if self.large.is_empty() && self.released == self.bytes.len() && self.bytes.capacity() <= KEPT_CAPACITY {
+            self.bytes.clear();
+            (self.released, self.written) = (0, 0);
+            return;
+        }
         if self.released == self.bytes.len() && self.large.iter().all(|large| large.at == self.released) {
             for large in &mut self.large {
                 large.at = 0;

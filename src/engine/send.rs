@@ -134,18 +134,33 @@ impl Engine {
         lead: u16,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let lane = self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, false));
-        match lane {
-            Ok(lane) => {
+        match self.lane_of(target, proto) {
+            Some(lane) => {
                 self.queue(lane, ticket, NONE, lead, write);
                 self.set_state(ticket, State::Sent { lane });
             }
-            Err(_) => {
-                let mut frame = Vec::new();
-                write(&mut frame);
-                self.hold_fresh(ticket, target, proto, lead, frame.into(), 0);
-            }
+            None => self.hold_part(ticket, target, proto, lead, write),
         }
+    }
+
+    /// The lane that a part takes, if it can be sent now.
+    #[inline]
+    pub(super) fn lane_of(&mut self, target: Target, proto: Proto) -> Option<u32> {
+        let node = self.resolve(target)?;
+        self.lane_to(node, proto, false).ok()
+    }
+
+    pub(super) fn hold_part(
+        &mut self,
+        ticket: Ticket,
+        target: Target,
+        proto: Proto,
+        lead: u16,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut frame = Vec::new();
+        write(&mut frame);
+        self.hold_fresh(ticket, target, proto, lead, frame.into(), 0);
     }
 
     /// A request that could not be sent yet waits with its own copy of its bytes, until this moment at least.
