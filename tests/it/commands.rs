@@ -290,9 +290,10 @@ fn without_fields(reply: &Reply, names: &str) -> Reply {
 /// Types, and the text of what stands where names do.
 fn shape(reply: &Reply) -> Reply {
     let mut reply = reply.clone();
-    let elements = reply.elements_mut();
-    for at in 0..elements.len() {
-        elements[at] = if at % 2 == 0 { elements[at].clone() } else { shape(&elements[at]) };
+    for pair in reply.elements_mut().chunks_mut(2) {
+        if let [_, value] = pair {
+            *value = shape(value);
+        }
     }
     if reply.elements().is_empty() { type_of(&reply) } else { reply }
 }

@@ -127,6 +127,7 @@ fn spawn(command: Command) -> Child {
 pub fn bound_command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    forget_our_settings(&mut command);
     command
 }
 
@@ -135,7 +136,15 @@ pub fn bound_command_with_files(program: &Path, open_files_max: u32) -> Command 
     let mut command = Command::new("prlimit");
     command.arg(format!("--nofile={open_files_max}:{open_files_max}"));
     command.args(["setpriv", "--pdeathsig", "KILL", "--"]).arg(program);
+    forget_our_settings(&mut command);
     command
+}
+
+/// The tests' own variables (`KEYWAY_RESHARD_SECONDS`) would be mistakes in the proxy's configuration.
+fn forget_our_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEYWAY_")) {
+        command.env_remove(name);
+    }
 }
 
 /// A port that nobody listens on, nor on the cluster bus port that belongs to it (ten thousand higher).

@@ -32,7 +32,7 @@ impl Proxy {
 
     /// As [`Proxy::start`], with more settings (`("retry.deadline", "2s")`).
     pub fn start_with(cluster: &Cluster, settings: &[(&str, &str)]) -> Proxy {
-        let proxy = Proxy::launch(&cluster.seeds(), settings);
+        let mut proxy = Proxy::launch(&cluster.seeds(), settings);
         proxy.wait_until_serving();
         proxy
     }
@@ -53,8 +53,9 @@ impl Proxy {
         Proxy { port, admin_port, process, _folder: folder }
     }
 
-    fn wait_until_serving(&self) {
+    fn wait_until_serving(&mut self) {
         wait_until("the proxy to serve", || {
+            assert_eq!(self.process.ended(), None, "the proxy ended; its log:\n{}", self.process.log());
             let mut client = Client::try_connect(self.port).ok_or("no listener yet")?;
             // A keyed read is answered by the cluster, where PING may be answered by the proxy alone.
             match client.try_call(&["EXISTS", "is-anyone-there"]) {
