@@ -322,7 +322,8 @@ impl Engine {
         if let Some(active) = session.active.as_mut() {
             active.out.advance(count);
             active.out.release_written();
-            if active.is_at_rest() {
+            // Also with the beginning of a request in its input: a client that has ended will not send the rest.
+            if active.out.held() == 0 {
                 self.rest(client.0);
             }
         }
