@@ -93,6 +93,8 @@ impl World {
         self.later(5_000, What::AskMap);
         for client in 0..self.clients.len() {
             self.clients[client].stalled_until = self.now;
+            self.later(0, What::ClientWritable(client));
+            self.later(0, What::ToClient(client));
             // Whoever has nothing left to say goes.
             let all_done = self.clients[client].left == 0 && self.clients[client].owed.is_empty();
             if all_done && self.clients[client].life == Life::Open {

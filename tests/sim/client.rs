@@ -30,13 +30,14 @@ pub enum Expect {
     Counter(String),
     /// A script's own text, and the list that it pushed to.
     Script(String),
-    Forged(String, Vec<u8>),
+    Forged(Vec<u8>),
     Scan,
     Keys,
     Number,
     Sha(String),
     /// The name of no command.
     Unknown,
+    Clients,
 }
 
 pub struct Owed {
@@ -68,13 +69,16 @@ pub struct Client {
     pub left: u32,
     /// It reads nothing until this moment.
     pub stalled_until: u64,
-    pub resp3: bool,
     /// What this client pushed onto its lists and was told to be done.
     acked: HashMap<String, Vec<u32>>,
     /// What INCR answered, for each counter.
     counters: HashMap<String, HashSet<i64>>,
     scan: Option<(u64, HashSet<String>, u32)>,
     pub wants_close: bool,
+    /// What it speaks, by the answers it has read.
+    resp3: bool,
+    /// The driver has more for it than it takes.
+    pub write_waits: bool,
     pub answered: u64,
 }
 
@@ -91,11 +95,12 @@ impl Client {
             seq: 0,
             left,
             stalled_until: 0,
-            resp3: false,
             acked: HashMap::new(),
             counters: HashMap::new(),
             scan: None,
             wants_close: false,
+            resp3: false,
+            write_waits: false,
             answered: 0,
         }
     }
@@ -199,6 +204,10 @@ impl World {
     fn value(&mut self, index: usize, key: &str) -> Vec<u8> {
         let seq = self.clients[index].seq;
         let mut value = format!("{}{key}:", tag_text((index as u32, seq))).into_bytes();
+        if self.random.u32(0..4) == 0 {
+            let len = value.len() + self.random.usize(0..300);
+            value.resize(len, b'x');
+        }
         if self.plan.large && self.random.u32(0..20) == 0 {
             let len = *self.random.choice([17_000, 66_000, 140_000].iter()).expect("three choices");
             value.resize(len, b'x');
@@ -251,9 +260,13 @@ impl World {
                 self.request(index, &[b"RPUSH", key.as_bytes(), text.as_bytes()], None, true, true);
             }
             92 if self.clients[index].seq == 0 || self.random.u32(0..4) == 0 => {
-                self.clients[index].resp3 = true;
                 self.request(index, &[b"HELLO", b"3"], Some(Expect::Hello), false, true);
             }
+            92 => match self.random.u32(0..4) {
+                0 => self.request(index, &[b"HELLO", b"2"], Some(Expect::Hello), false, true),
+                1 => self.request(index, &[b"RESET"], Some(Expect::Exact(b"+RESET\r\n".to_vec())), false, true),
+                _ => self.request(index, &[b"CLIENT", b"LIST"], Some(Expect::Clients), false, true),
+            },
             93 => self.request(index, &[b"NOSUCH", text.as_bytes()], Some(Expect::Unknown), true, true),
             94..=96 if self.plan.scans && self.clients[index].scan.is_none() => {
                 self.clients[index].scan = Some((0, HashSet::new(), 0));
@@ -282,7 +295,7 @@ impl World {
     }
 
     /// Several keys, of one slot or of many; half of the time with one that carries the request's tag.
-    fn many_keys(&mut self, index: usize) -> (Vec<String>, bool) {
+    fn many_keys(&mut self) -> (Vec<String>, bool) {
         let tags = if self.random.bool() { 1 } else { self.random.usize(1..=self.cluster.tags.len()) };
         let mut keys: Vec<String> = Vec::new();
         let mut names: Vec<String> = self.cluster.tags.iter().map(|tag| tag.name.clone()).collect();
@@ -293,12 +306,11 @@ impl World {
             }
         }
         self.random.shuffle(&mut keys);
-        let _ = index;
         (keys, tags == 1)
     }
 
     fn ask_many_reads(&mut self, index: usize) {
-        let (mut keys, one_slot) = self.many_keys(index);
+        let (mut keys, one_slot) = self.many_keys();
         if self.random.bool() {
             // Of each slot one key that nobody has, so that every part can be told apart.
             let tag = tag_text((index as u32, self.clients[index].seq));
@@ -316,7 +328,7 @@ impl World {
     }
 
     fn ask_mset(&mut self, index: usize) {
-        let (keys, one_slot) = self.many_keys(index);
+        let (keys, one_slot) = self.many_keys();
         let values: Vec<Vec<u8>> = keys.iter().map(|key| self.value(index, key)).collect();
         let mut args: Vec<&[u8]> = vec![b"MSET"];
         for (key, value) in keys.iter().zip(&values) {
@@ -346,7 +358,7 @@ impl World {
         if self.plan.forgeries && self.random.u32(0..3) == 0 {
             args.push(&forged);
             let error = [b"-", &forged[..], b"\r\n"].concat();
-            self.request(index, &args, Some(Expect::Forged(key.clone(), error)), true, true);
+            self.request(index, &args, Some(Expect::Forged(error)), true, true);
         } else {
             self.request(index, &args, Some(Expect::Script(key.clone())), true, true);
         }
@@ -412,10 +424,8 @@ impl World {
     fn is_allowed_error(&mut self, index: usize, owed: &Owed, reply: &[u8]) -> bool {
         let tag = (index as u32, owed.seq);
         let text = String::from_utf8_lossy(reply);
-        if let Expect::Forged(_, forged) = &owed.expect {
-            if forged == reply {
-                return true;
-            }
+        if matches!(&owed.expect, Expect::Forged(forged) if forged == reply) {
+            return true;
         }
         if text.contains("proxy: outcome unknown") {
             self.unknown_outcomes += 1;
@@ -435,9 +445,18 @@ impl World {
     fn check_reply(&mut self, index: usize, owed: &Owed, reply: &[u8]) -> Result<(), String> {
         let tag = (index as u32, owed.seq);
         let seen = view(reply).ok_or("it cannot be read")?;
+        let client = &mut self.clients[index];
+        match (&owed.expect, reply[0]) {
+            (Expect::Hello, kind) => client.resp3 = kind == b'%',
+            (Expect::Exact(text), _) if text == b"+RESET\r\n" => client.resp3 = false,
+            (_, b'_' | b'%' | b'~' | b'=') if !client.resp3 => return Err("a RESP2 client does not read this".into()),
+            _ if client.resp3 && reply.starts_with(b"$-1") => return Err("a RESP3 client does not read this".into()),
+            _ => {}
+        }
         match (&owed.expect, seen) {
             (Expect::Exact(expected), _) => (expected == reply).then_some(()).ok_or("another text was expected".into()),
-            (Expect::Hello, View::Map(_)) => Ok(()),
+            (Expect::Hello, View::Map(_) | View::Array(_)) => Ok(()),
+            (Expect::Clients, View::Bulk(text) | View::Verbatim(text)) if text.starts_with(b"id=") => Ok(()),
             (Expect::Written(keys), View::Simple(b"OK")) => self.applied_once(tag, keys),
             (Expect::Pushed(key), View::Integer(_)) => {
                 self.clients[index].acked.entry(key.clone()).or_default().push(owed.seq);

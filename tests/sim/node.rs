@@ -224,7 +224,7 @@ fn serve(
                 Some(_) => "string",
             },
         ),
-        b"EVAL" | b"EVALSHA" => return script(cluster, index, proto, name, args, keys, out),
+        b"EVAL" | b"EVALSHA" => return script(cluster, index, name, args, keys, out),
         b"SCRIPT" => {
             let sha = sha_of(&args[2]);
             cluster.nodes[index].scripts.insert(sha.clone());
@@ -276,15 +276,7 @@ pub fn sha_of(body: &[u8]) -> String {
 
 /// A script pushes its first argument onto its key's list and answers it; with a second argument it answers that text as an
 /// error of its own.
-fn script(
-    cluster: &mut Cluster,
-    index: usize,
-    proto: Proto,
-    name: &[u8],
-    args: &[Vec<u8>],
-    keys: &[String],
-    out: &mut Vec<u8>,
-) -> Outcome {
+fn script(cluster: &mut Cluster, index: usize, name: &[u8], args: &[Vec<u8>], keys: &[String], out: &mut Vec<u8>) -> Outcome {
     let node = &mut cluster.nodes[index];
     if name == b"EVAL" {
         node.scripts.insert(sha_of(&args[1]));
@@ -294,7 +286,6 @@ fn script(
     }
     let list = cluster.shards[node.shard].data.entry(keys[0].clone()).or_insert(Value::List(vec![]));
     push(&mut Vec::new(), list, &args[4]);
-    let _ = proto;
     match args.get(5) {
         Some(forged) => {
             encode::error(out, String::from_utf8_lossy(forged).into_owned());
@@ -313,7 +304,7 @@ fn scan(cluster: &Cluster, index: usize, args: &[Vec<u8>], out: &mut Vec<u8>) {
     let number = |at: usize| std::str::from_utf8(&args[at]).ok().and_then(|digits| digits.parse::<u64>().ok()).unwrap_or(0);
     let cursor = number(1);
     let count = args.iter().position(|arg| arg.eq_ignore_ascii_case(b"COUNT")).map_or(10, |at| number(at + 1)) as usize;
-    let (mut slot, mut position) = ((cursor & 0x3FFF) as u16, cursor >> 14);
+    let (slot, mut position) = ((cursor & 0x3FFF) as u16, cursor >> 14);
     let mut slots: Vec<(u16, usize)> = cluster.by_slot.iter().map(|(slot, tag)| (*slot, *tag)).collect();
     slots.sort_unstable();
     let mut found: Vec<String> = Vec::new();
@@ -324,7 +315,7 @@ fn scan(cluster: &Cluster, index: usize, args: &[Vec<u8>], out: &mut Vec<u8>) {
             continue;
         }
         if at > slot {
-            (slot, position) = (at, 0);
+            position = 0;
         }
         if found.len() >= count {
             next = u64::from(at) | position << 14;
@@ -341,7 +332,7 @@ fn scan(cluster: &Cluster, index: usize, args: &[Vec<u8>], out: &mut Vec<u8>) {
             next = u64::from(at) | position << 14;
             break;
         }
-        (slot, position) = (at + 1, 0);
+        position = 0;
     }
     encode::array(out, 2);
     encode::bulk(out, next.to_string());

@@ -68,7 +68,7 @@ impl Plan {
             stale_percent: *random.choice([0, 0, 20, 60].iter()).expect("four choices"),
             map_known_after_us: if chance(random, 15) { random.u64(0..300_000) } else { 0 },
             node_timeout_us: random.u64(1_000_000..=3_000_000),
-            output_max: if chance(random, 20) { random.usize(1_000..=100_000) } else { 10 << 20 },
+            output_max: if chance(random, 20) { random.usize(100..=2_000) } else { 10 << 20 },
             pipeline_depth: if chance(random, 30) { random.usize(1..=6) } else { 1024 },
             lane_buffer_max: if chance(random, 20) { random.usize(100..=2_000) } else { 64 << 20 },
             auth: chance(random, 20),

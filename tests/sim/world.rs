@@ -205,7 +205,7 @@ impl World {
         while self.truth.wrong.is_none() && !self.is_over() {
             self.next();
             events += 1;
-            if events % 64 == 0 {
+            if events.is_multiple_of(64) {
                 self.check_load();
             }
             if events > 400_000 || self.calm_since.is_some_and(|calm| self.now > calm + 40_000_000) {
@@ -244,6 +244,9 @@ impl World {
         self.drivers[engine].clients.insert(id, index);
         let left = self.random.u32(1..=self.plan.requests);
         self.clients.push(Client::new(engine, id, left));
+        if self.random.u32(0..15) == 0 {
+            self.clients[index].stalled_until = self.now + self.random.u64(0..2 * self.plan.faults_us);
+        }
         let wait = self.random.u64(0..self.plan.faults_us / 4);
         self.later(wait, What::ClientActs(index));
     }
@@ -262,7 +265,10 @@ impl World {
             What::ClientActs(client) => self.client_acts(client),
             What::ToEngine(client) => self.deliver_to_engine(client),
             What::ToClient(client) => self.deliver_to_client(client),
-            What::ClientWritable(client) => self.write_client(client),
+            What::ClientWritable(client) => {
+                self.clients[client].write_waits = false;
+                self.write_client(client);
+            }
             What::Dialed(conn, done) => self.dialed(conn, done),
             What::ToNode(conn) => self.deliver_to_node(conn),
             What::FromNode(conn) => self.deliver_from_node(conn),
@@ -284,10 +290,10 @@ impl World {
         driver.engine.set_now(self.now);
         call(&mut driver.engine);
         while let Some(event) = driver.engine.next_event() {
-            if let Event::CloseLane { lane } = event {
-                if let Some(conn) = driver.lanes.get(&lane).copied() {
-                    forget_in_flight(&mut self.conns[conn], &mut self.truth);
-                }
+            if let Event::CloseLane { lane } = event
+                && let Some(conn) = driver.lanes.get(&lane).copied()
+            {
+                forget_in_flight(&mut self.conns[conn], &mut self.truth);
             }
             driver.events.push_back(event);
         }
@@ -718,8 +724,9 @@ impl World {
         }
         let client = &mut self.clients[index];
         client.to_client.push(&bytes[..count]);
-        if count < bytes.len() {
-            let wait = self.delay().max(20);
+        if count < bytes.len() && !std::mem::replace(&mut client.write_waits, true) {
+            let full = if room == 0 { self.clients[index].stalled_until.saturating_sub(self.now) } else { 0 };
+            let wait = self.delay().max(20).max(full);
             self.later(wait, What::ClientWritable(index));
         }
         let client = &mut self.clients[index];
@@ -807,6 +814,7 @@ impl World {
             let len = self.clients[index].to_client.len();
             self.client_hears(index, len);
             let client = &self.clients[index];
+            // Cut off at its limit, or in the middle of a large reply whose lane broke.
             let overflow = self.drivers[client.engine].engine.counters.output_overflows > 0 || self.plan.large;
             if !client.owed.is_empty() && !overflow && client.life != Life::Closed {
                 let text = format!("client {index} is closed while it is owed: {}", self.state_of(index, client));
@@ -879,9 +887,11 @@ impl World {
         self.checked += 1;
         for driver in &self.drivers {
             let load = driver.engine.load();
+            // One reply, or one request, comes on top of a limit.
             let largest = if self.plan.large { 2_000_000 } else { 20_000 };
+            let largest_reply = if self.plan.large { 2_000_000 } else { 4_000 };
             let clients = load.clients.max(1);
-            if load.output_bytes > clients * (self.plan.output_max + largest) {
+            if load.output_bytes > clients * self.plan.output_max + largest_reply {
                 self.truth.wrong.get_or_insert(format!("{} bytes of output are held", load.output_bytes));
             }
             if load.input_bytes > clients * (64 * 1024 + largest) {

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Breaks the engine on purpose, one rule at a time, in a copy, and expects the simulator to notice within 2,000 seeds.
+# It builds the engine once for each mutation (some minutes in all), so it is not a part of the test run: call it by hand after
+# changing the simulator or the engine. `tests/sim/mutations.sh NAME...` tries only these.
+#
+# A mutation is a name, a file under src/engine, and a Perl expression over the whole file that must change it.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+mutations() {
+    cat <<'LIST'
+order-hold      intake.rs    s/if meets \{ Err\(Pause::Order\) \} else \{ Ok\(\(\)\) \}/Ok(())/
+resend-order    pump.rs      s/ahead == Some\(Ahead::Blocked\)/false/
+asking          send.rs      s/if asking \{\n/if asking \&\& retry_index == NONE {\n/
+asking-alone    send.rs      s/(encode::command\(out, &\[b"ASKING"\]\);)/$1 encode::command(out, &[b"PING"]);/
+written-write   retry.rs     s/if !wholly_written \|\| asked.read_only/if true/
+lost-unwritten  retry.rs     s/if !wholly_written \|\| asked.read_only/if asked.read_only/
+open-door       pump.rs      s/None => self.await_confirmation\(retry, addr, false\),/None => { if let Some(addr) = addr { let node = \&mut self.table.nodes[0]; (node.addr, node.lanes) = (addr, [[NONE; 2]; 2]); self.table.patch(slot, NodeId(0), self.now); } }/
+reply-order     session.rs   s/if index > 0 \{/if index > 1 {/
+silent-reply    session.rs   s/let silent = active.replies\[index\].silent \|\| gone;/let silent = gone;/
+script-twice    pump.rs      s/retry.wrapped \|= script;//
+redirect-leak   retry.rs     s/b"TRYAGAIN" if asked.slot.is_some\(\) => Verdict::TryAgain/b"TRYAGAIN" if false => Verdict::TryAgain/
+readonly-leak   retry.rs     s/b"LOADING" => Verdict::Hold\(Held::Loading\)/b"LOADING" => Verdict::Deliver/
+unit-lead       answer.rs    s/lane.lead_seen = 0;//
+protocol-change local.rs     s/if hello.proto.is_some_and\(\|proto\| proto != [^\)]*\)/if false/
+gone-client     answer.rs    s/if session.ending != Ending::No \{\n\s*self.touch\(client\);/if false {\n self.touch(client);/
+barrier         intake.rs    s/if self.clients\[index as usize\].owed\(\) > 0 \{ Err\(Pause::Barrier\) \} else \{ Ok\(\(\)\) \}/Ok(())/
+mget-places     merge.rs     s/places\[\*key as usize\] = element;/places[number] = element;/
+scan-receivers  scan_cursor.rs s/if moving.is_empty\(\) \{ Step::Done \}/if true { Step::Done }/
+deadline        pump.rs      s/if now >= deadline \{/if now + 1_000_000 >= deadline {/
+output-limit    answer.rs    s/if over \{/if false {/
+LIST
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/src" "$work/tests"
+cp -r tests/sim "$work/tests/"
+cp Cargo.lock "$work/"
+# The pure core needs no more than these, and builds in seconds without the rest.
+{
+    printf '[package]\nname = "keyway"\nversion = "0.1.0"\nedition = "2024"\n\n[dependencies]\n'
+    grep -E '^(bytes|crc16|dashmap|fastrand|memchr|phf|rustc-hash|sha1_smol|slab|thiserror) = ' Cargo.toml
+    printf '\n[[test]]\nname = "sim"\npath = "tests/sim/main.rs"\n\n[profile.test]\nopt-level = 1\n'
+} > "$work/Cargo.toml"
+printf 'pub mod cluster;\npub mod command;\npub mod engine;\npub mod resp;\n' > "$work/src/lib.rs"
+export CARGO_TARGET_DIR="$work/target" KEYWAY_SIM_SEEDS="${KEYWAY_SIM_SEEDS:-2000}" RUSTFLAGS=-Awarnings
+
+renew() { for part in resp command cluster engine; do rm -rf "$work/src/$part" && cp -r "src/$part" "$work/src/$part"; done; }
+build() { (cd "$work" && cargo test --quiet --test sim --no-run > "$work/build.txt" 2>&1); }
+try() { (cd "$work" && timeout 300 cargo test --quiet --test sim -- --nocapture > "$work/run.txt" 2>&1); }
+
+renew
+build || { cat "$work/build.txt"; exit 1; }
+try || { echo "the simulator fails without any mutation:"; grep '^seed' "$work/run.txt"; exit 1; }
+
+escaped=0
+while read -r name file change; do
+    if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
+    renew
+    perl -0pi -e "$change" "$work/src/engine/$file"
+    if cmp -s "src/engine/$file" "$work/src/engine/$file"; then
+        echo "STALE    $name: changes nothing in $file"; escaped=$((escaped + 1)); continue
+    fi
+    if ! build; then
+        echo "STALE    $name: does not build"; grep -m1 -A4 '^error' "$work/build.txt"; escaped=$((escaped + 1)); continue
+    fi
+    if try; then
+        echo "ESCAPED  $name"; escaped=$((escaped + 1))
+    else
+        echo "caught   $name: $(grep -m1 '^seed' "$work/run.txt" | cut -c1-150)"
+    fi
+done < <(mutations)
+exit $((escaped > 0))
