@@ -334,7 +334,9 @@ impl World {
         for (key, value) in keys.iter().zip(&values) {
             args.extend([key.as_bytes(), value]);
         }
-        self.request(index, &args, Some(Expect::Written(keys.clone())), true, one_slot);
+        // Near its deadline it may be carried out key by key, and a part of it in vain.
+        let whole = one_slot && keys.len() == 1;
+        self.request(index, &args, Some(Expect::Written(keys.clone())), true, whole);
     }
 
     fn ask_delete(&mut self, index: usize) {
