@@ -47,7 +47,9 @@ pub fn generate(machine: &Machine, workload: &Workload, port: u16, requests: u64
     };
     let (out, err) = (std::fs::read_to_string(&out_path)?, std::fs::read_to_string(&err_path)?);
     if !status.success() || err.contains("Error from server") {
-        return Err(format!("redis-benchmark, {}: {status}; {}", workload.name, err.lines().next().unwrap_or("no message")).into());
+        return Err(
+            format!("redis-benchmark, {}: {status}; {}", workload.name, err.lines().next().unwrap_or("no message")).into()
+        );
     }
     parse(&out, requests).ok_or_else(|| format!("redis-benchmark printed no figures, but {out:?}").into())
 }

@@ -61,7 +61,10 @@ impl Machine {
     /// The processor's name, for the report.
     pub fn describe(&self) -> String {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = info.lines().find_map(|line| line.strip_prefix("model name")).map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
+        let model = info
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"))
+            .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         format!("{} cores of {model}, Linux {}", self.cores, kernel.trim())
     }
@@ -115,7 +118,8 @@ impl Share {
         match self {
             Share::V1(group) => {
                 let quota = quota.map_or("-1".to_owned(), |quota| quota.to_string());
-                put(&group.join("cpu.cfs_period_us"), &PERIOD_US.to_string()).is_ok() && put(&group.join("cpu.cfs_quota_us"), &quota).is_ok()
+                put(&group.join("cpu.cfs_period_us"), &PERIOD_US.to_string()).is_ok()
+                    && put(&group.join("cpu.cfs_quota_us"), &quota).is_ok()
             }
             Share::V2(group) => {
                 let quota = quota.map_or("max".to_owned(), |quota| quota.to_string());
@@ -129,7 +133,9 @@ impl Share {
         match self {
             Share::V1(_) => format!("on core 0, held to {percent} % of it by a cgroup v1 quota"),
             Share::V2(_) => format!("on core 0, held to {percent} % of it by a cgroup v2 quota"),
-            Share::No => "on core 0, without a quota (no right to make control groups): look at its load before believing a ratio".into(),
+            Share::No => {
+                "on core 0, without a quota (no right to make control groups): look at its load before believing a ratio".into()
+            }
         }
     }
 }

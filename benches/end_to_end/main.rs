@@ -111,7 +111,8 @@ fn heading(options: &Options, machine: &Machine, servers: &Servers, contestants:
 /// The kernel ends our processes when we end, however that comes about; folders and control groups are removed here.
 fn clean_up_on_ctrl_c() {
     std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime needs an epoll descriptor");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime needs an epoll descriptor");
         // Without a handler the signal simply ends us.
         if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
             machine::remove_leftovers();

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::{
     Outcome,
-    harness::{Client, client::{append_request, request}},
+    harness::{
+        Client,
+        client::{append_request, request},
+    },
     machine::Machine,
     options::Options,
     proxy::Contestant,
@@ -69,12 +72,16 @@ pub fn idle(options: &Options, machine: &Machine, servers: &Servers, contestants
 
 /// This process holds the clients' ends. A limit that cannot be raised shows as clients that cannot be opened.
 fn allow_many_files() {
-    let _ = std::process::Command::new("prlimit").args(["--nofile=20000:20000", "--pid", &std::process::id().to_string()]).status();
+    let _ =
+        std::process::Command::new("prlimit").args(["--nofile=20000:20000", "--pid", &std::process::id().to_string()]).status();
 }
 
 fn connect(port: u16, clients: usize) -> Outcome<Vec<Client>> {
     (0..clients)
-        .map(|number| Client::try_connect(port).ok_or_else(|| format!("only {number} of {clients} clients can be opened (ulimit -n)").into()))
+        .map(|number| {
+            Client::try_connect(port)
+                .ok_or_else(|| format!("only {number} of {clients} clients can be opened (ulimit -n)").into())
+        })
         .collect()
 }
 

@@ -109,7 +109,8 @@ impl Proxy {
 
     /// Every third of the slots answers.
     fn serves(&self) -> Result<(), String> {
-        let mut client = Client::try_connect(self.port).ok_or_else(|| format!("no listener yet; log:\n{}", self.process.log()))?;
+        let mut client =
+            Client::try_connect(self.port).ok_or_else(|| format!("no listener yet; log:\n{}", self.process.log()))?;
         for key in ["bar", "c", "foo"] {
             match client.try_call(&["GET", key]) {
                 Some(reply) if !reply.is_error() => {}

@@ -77,7 +77,9 @@ pub fn figures(all: &[Measured]) -> String {
 }
 
 pub fn system_calls(all: &[Traced]) -> String {
-    let mut out = String::from("\n### System calls per request (strace)\n\n| workload | proxy | all | of these |\n| --- | --- | --- | --- |\n");
+    let mut out = String::from(
+        "\n### System calls per request (strace)\n\n| workload | proxy | all | of these |\n| --- | --- | --- | --- |\n",
+    );
     for traced in all {
         let calls = traced.calls.iter().filter(|(_, count)| *count >= 0.005).take(6);
         let calls: Vec<String> = calls.map(|(name, count)| format!("{name} {count:.2}")).collect();
@@ -114,7 +116,10 @@ pub fn large_values(all: &[Large]) -> String {
          | proxy | base | SET, above base | GET, above base | 3 s later |\n| --- | --- | --- | --- | --- |\n",
     );
     for large in all {
-        row(&mut out, &[large.proxy.clone(), mib(large.before_kib), mib(large.set_kib), mib(large.get_kib), mib(large.after_kib)]);
+        row(
+            &mut out,
+            &[large.proxy.clone(), mib(large.before_kib), mib(large.set_kib), mib(large.get_kib), mib(large.after_kib)],
+        );
     }
     out
 }

@@ -4,7 +4,11 @@ use keyway::cluster::{SLOT_COUNT, Slot};
 
 use super::{
     Outcome,
-    harness::{Client, Server, client::append_request, cluster::{Cluster, ClusterOptions}},
+    harness::{
+        Client, Server,
+        client::append_request,
+        cluster::{Cluster, ClusterOptions},
+    },
     machine::Machine,
     usage::Cpu,
     workload::{KEYS, KEYS_1M, KEYS_4K},
@@ -25,7 +29,8 @@ impl Servers {
         let cluster = Cluster::start(Server::Redis70, ClusterOptions { arguments, ..ClusterOptions::default() });
         let pids = cluster.members().iter().map(|member| process_id(&mut member.client())).collect::<Outcome<Vec<u32>>>()?;
         pids.iter().for_each(|pid| machine.pin_beside(*pid));
-        let mut loader = Loader { clients: cluster.members().iter().map(|member| member.client()).collect(), queued: Default::default() };
+        let mut loader =
+            Loader { clients: cluster.members().iter().map(|member| member.client()).collect(), queued: Default::default() };
         for (prefix, keys, len) in [("key", KEYS, 64), ("k4", KEYS_4K, 4096), ("k1m", KEYS_1M, 1 << 20)] {
             let value = vec![b'v'; len];
             for number in 0..keys {

@@ -33,7 +33,8 @@ impl Cpu {
 
     /// What was used since `before`; user and system are made to add up to the exact total.
     pub fn since(self, before: Cpu) -> Cpu {
-        let (total_us, user, system) = (self.total_us - before.total_us, self.user_us - before.user_us, self.system_us - before.system_us);
+        let (total_us, user, system) =
+            (self.total_us - before.total_us, self.user_us - before.user_us, self.system_us - before.system_us);
         let share = if user + system > 0.0 { user / (user + system) } else { 0.0 };
         Cpu { total_us, user_us: total_us * share, system_us: total_us * (1.0 - share) }
     }
