@@ -270,24 +270,37 @@ impl Engine {
             at
         };
         job.keys.extend(keys);
-        let moving = self.receivers(&nodes, job.cursor.slot..visited_end);
-        if moving.is_empty() { Step::Done } else { Step::Next(Stage::Receivers { slots: moving }) }
+        match self.receivers(&nodes, job.cursor.slot..visited_end) {
+            Some(moving) if moving.is_empty() => Step::Done,
+            Some(moving) => Step::Next(Stage::Receivers { slots: moving }),
+            None => self.page_anew(job),
+        }
     }
 
-    /// Where the keys are that slots on the move have given away already.
-    fn receivers(&mut self, nodes: &NodesView, visited: std::ops::Range<u16>) -> Vec<(Slot, Target)> {
+    /// Where the keys are that slots on the move have given away already. `None` when the map does not know a receiver yet (a node
+    /// that has just joined): without its keys the page would be short of them.
+    fn receivers(&mut self, nodes: &NodesView, visited: std::ops::Range<u16>) -> Option<Vec<(Slot, Target)>> {
         let mut targets = Vec::new();
         for mark in &nodes.myself().open {
             if let OpenMark::Migrating { slot, to } = mark
                 && visited.contains(&slot.get())
             {
                 self.table.mark_moving(*slot, self.now);
-                if let Some(node) = self.table.find_id(to) {
-                    targets.push((*slot, Target::Node(node)));
-                }
+                let Some(node) = self.table.find_id(to) else {
+                    self.refresh(RefreshCause::UnknownAddress);
+                    return None;
+                };
+                targets.push((*slot, Target::Node(node)));
             }
         }
-        targets
+        Some(targets)
+    }
+
+    /// What the page holds cannot be completed now: it begins anew, a little later.
+    fn page_anew(&mut self, job: &mut ScanJob) -> Step {
+        job.keys.clear();
+        job.lost += 1;
+        Step::Next(Stage::Wait { wait_us: backoff_us(job.lost, self.random.u64(..)) })
     }
 
     /// The keys that receivers have, if they are still receiving, or own the slot by now. Else it went on since the page was made, and
@@ -301,9 +314,7 @@ impl Engine {
             let receives =
                 myself.open.iter().any(|mark| matches!(mark, OpenMark::Importing { slot: coming, .. } if coming == slot));
             if !receives && run_end(myself, slot.get()).is_none() {
-                job.keys.clear();
-                job.lost += 1;
-                return Step::Next(Stage::Wait { wait_us: backoff_us(job.lost, self.random.u64(..)) });
+                return self.page_anew(job);
             }
             found.extend(results.next().map(bulks).unwrap_or_default());
         }
@@ -370,7 +381,7 @@ impl Engine {
             found.extend(bulks(keys));
         }
         job.next = Cursor { slot: visited.end() + 1, ..Cursor::default() };
-        let moving = self.receivers(&nodes, first..visited.end() + 1);
+        let Some(moving) = self.receivers(&nodes, first..visited.end() + 1) else { return self.page_anew(job) };
         if moving.is_empty() {
             return job.filter(found);
         }
