@@ -205,7 +205,7 @@ impl World {
         while self.truth.wrong.is_none() && !self.is_over() {
             self.next();
             events += 1;
-            if events.is_multiple_of(64) {
+            if events.is_multiple_of(16) {
                 self.check_load();
             }
             if events > 400_000 || self.calm_since.is_some_and(|calm| self.now > calm + 40_000_000) {
@@ -889,10 +889,18 @@ impl World {
             let load = driver.engine.load();
             // One reply, or one request, comes on top of a limit.
             let largest = if self.plan.large { 2_000_000 } else { 20_000 };
-            let largest_reply = if self.plan.large { 2_000_000 } else { 4_000 };
+            let largest_reply = if self.plan.large { 2_000_000 } else { 3_000 };
             let clients = load.clients.max(1);
             if load.output_bytes > clients * self.plan.output_max + largest_reply {
                 self.truth.wrong.get_or_insert(format!("{} bytes of output are held", load.output_bytes));
+            }
+            for (id, client) in driver.clients.iter().filter(|_| driver.events.is_empty()) {
+                let mut slices = [IoSlice::new(&[]); 64];
+                let count = driver.engine.client_chunks(*id, &mut slices);
+                let held: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+                if held > self.plan.output_max {
+                    self.truth.wrong.get_or_insert(format!("{held} bytes are held for client {client}"));
+                }
             }
             if load.input_bytes > clients * (64 * 1024 + largest) {
                 self.truth.wrong.get_or_insert(format!("{} bytes of input are held", load.input_bytes));
