@@ -45,7 +45,7 @@ pub fn merge_info(replies: &[&[u8]], facts: &ProxyFacts) -> Vec<u8> {
     let Some(template) = reports.first() else { return Vec::new() };
     let merger = Merger { reports: &reports, facts };
     let mut out = String::with_capacity(texts[0].len() + 256);
-    for section in template.sections.iter().filter(|section| !rules::SECTIONS_DROPPED.contains(&section.title)) {
+    for section in &template.sections {
         if !out.is_empty() {
             out.push_str("\r\n");
         }
@@ -99,6 +99,9 @@ impl Merger<'_> {
     fn write_section(&self, section: &Section, out: &mut String) {
         if !section.title.is_empty() {
             write_line(out, format_args!("# {}", section.title));
+        }
+        if rules::SECTIONS_EMPTIED.contains(&section.title) {
+            return;
         }
         for (name, value) in &section.fields {
             if let Some(merged) = self.merged(name, value) {
@@ -212,7 +215,7 @@ mod tests {
                # Cluster\ncluster_enabled:1\n\n# Cluster Info\ncluster_state:ok\ncluster_known_nodes:6\n\n\
                # Keyspace\ndb0:keys=3,expires=1,avg_ttl=999941,keys_with_volatile_items=0\n"],
             "# Server\nredis_version:7.2.4\nserver_name:valkey\nvalkey_version:9.1.2\nserver_mode:standalone\n\n\
-             # Cluster\ncluster_enabled:0\n\n# Keyspace\ndb0:keys=3,expires=1,avg_ttl=999941,keys_with_volatile_items=0\n",
+             # Cluster\ncluster_enabled:0\n\n# Cluster Info\n\n# Keyspace\ndb0:keys=3,expires=1,avg_ttl=999941,keys_with_volatile_items=0\n",
         );
     }
 

@@ -35,8 +35,8 @@ pub enum Rule {
     Percentiles,
 }
 
-/// Sections that a standalone server does not print.
-pub const SECTIONS_DROPPED: [&str; 1] = ["Cluster Info"];
+/// Sections of which a standalone server prints only the title.
+pub const SECTIONS_EMPTIED: [&str; 1] = ["Cluster Info"];
 
 const SUM: Rule = Rule::Fold(Fold::Sum);
 const MAX: Rule = Rule::Fold(Fold::Max);
