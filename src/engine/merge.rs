@@ -275,7 +275,9 @@ impl Engine {
 
 /// One failed part fails the whole, in the part's own words and with its place.
 fn part_error(merge: &Merge, first: usize, failed: usize, out: &mut Vec<u8>) {
-    let error = merge.reply(first).trim_ascii_end();
+    // Only the line's end: texts such as that of an unknown command end in a blank.
+    let error = merge.reply(first);
+    let error = error.strip_suffix(b"\r\n").unwrap_or(error);
     out.extend_from_slice(error);
     // What every part says is no news of one of them: bad arguments are told in the server's own words.
     let unanimous = (0..merge.parts.len()).all(|part| merge.reply(part) == merge.reply(first));
