@@ -9,6 +9,7 @@ use crate::{
 use super::{
     Engine, ListToken,
     session::{Ending, Session},
+    since::has_subcommands,
 };
 
 /// What CLIENT LIST TYPE knows. All clients of the proxy are normal ones.
@@ -96,7 +97,7 @@ impl Engine {
         line.push_str(&format!(
             " obl=0 oll=0 omem={output} tot-mem={} events=r cmd={} user=default",
             input + output,
-            session.last_command.map_or_else(|| "NULL".into(), Command::lower_name)
+            session.last_command.map_or_else(|| "NULL".into(), |command| command_shown(command, persona))
         ));
         if version >= (6, 2, 0) {
             line.push_str(" redir=-1");
@@ -115,5 +116,14 @@ impl Engine {
         }
         line.push('\n');
         line
+    }
+}
+
+/// `client|info`, or only `client` where the server has no table of subcommands.
+fn command_shown(command: &Command, persona: &Persona) -> String {
+    let name = command.lower_name();
+    match name.split_once('|') {
+        Some((container, _)) if !has_subcommands(persona) => container.to_owned(),
+        _ => name,
     }
 }

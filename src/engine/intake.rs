@@ -16,6 +16,7 @@ use super::{
     pump::spans_of,
     send::{BULK_FRAME, NotNow, Target},
     session::{Active, Ending, NO_SLOT, Pause, Reply, ReplyMode, State},
+    since::has_subcommands,
 };
 
 /// A cut request of at least this size has its whole room reserved at once: its sender has shown that it means it.
@@ -243,8 +244,7 @@ impl Engine {
         let command = match spans.get(1) {
             Some(sub) if !command.subs.is_empty() => match command::lookup_sub(command, sub.of(frame)) {
                 Some(sub) => sub,
-                // The server says itself what is wrong with it.
-                None => return self.send_any(index, frame),
+                None => return self.unknown_sub(index, command, frame, spans),
             },
             _ => command,
         };
@@ -260,6 +260,21 @@ impl Engine {
             self.counters.requests += 1;
         }
         taken
+    }
+
+    /// A subcommand that the table does not hold: the server says itself what is wrong with it. One without a table of
+    /// subcommands takes argument 2 for the key first, and only tells the slot's owner what it thinks of the rest.
+    fn unknown_sub(&mut self, index: u32, container: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        if container.class == Class::Local(Local::ClusterRefused) {
+            self.unknown_cluster_sub(index, spans[1].of(frame));
+            return Ok(());
+        }
+        match spans.get(2) {
+            Some(key) if self.persona().is_some_and(|persona| !has_subcommands(persona)) => {
+                self.send_single(index, Slot::of(key.of(frame)), frame, false)
+            }
+            _ => self.send_any(index, frame),
+        }
     }
 
     /// Everything that is not one plain key.

@@ -1,6 +1,7 @@
 //! Commands that the proxy answers itself: the connection's own state, and what only a standalone server would say.
 
 use crate::{
+    cluster::{Persona, Slot},
     command::{Command, Local},
     resp::{Proto, encode},
 };
@@ -12,12 +13,16 @@ use super::{
     ids::NONE,
     persona,
     session::{Labels, Pause, ReplyMode, State},
+    since::{has_subcommands, is_valkey, knows},
 };
 
 const OK: &[u8] = b"+OK\r\n";
 const BAD_NAME: &[u8] = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
+const CLUSTER_DISABLED: &[u8] = b"-ERR This instance has cluster support disabled\r\n";
 const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+/// Error texts show so many bytes of a name.
+const SHOWN_LEN_MAX: usize = 128;
 const NO_SUCH_DB: &[u8] = b"-ERR DB index is out of range\r\n";
 const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 const NO_PASSWORD_SET: &[u8] = b"-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n";
@@ -32,8 +37,11 @@ impl Engine {
         arguments: &[&[u8]],
         frame: &[u8],
     ) -> Result<(), Pause> {
-        if !command.accepts(arguments.len()) {
-            // Every server would refuse it for its arity: the words are its own.
+        if local == Local::ClusterRefused {
+            return self.cluster_refused(index, command, arguments, frame);
+        }
+        if !command.accepts(arguments.len()) || self.is_unknown_here(command) {
+            // Every server would refuse it for its arity, or this one does not know it: the words are its own.
             return self.send_any(index, frame);
         }
         let proto = self.clients[index as usize].proto;
@@ -60,7 +68,7 @@ impl Engine {
             }
             Local::Reset => return self.reset(index),
             Local::Role => role(),
-            Local::ClusterRefused => self.cluster_refused(command),
+            Local::ClusterRefused => CLUSTER_DISABLED.to_vec(),
             Local::ClientId => integer(self.clients[index as usize].public_id as i64),
             Local::ClientGetname => match self.clients[index as usize].labels.as_ref().filter(|labels| !labels.name.is_empty()) {
                 Some(labels) => bulk(&labels.name),
@@ -132,16 +140,42 @@ impl Engine {
         Ok(())
     }
 
-    fn cluster_refused(&self, command: &Command) -> Vec<u8> {
-        let accepts_readonly = self
-            .table
-            .map
-            .as_ref()
-            .is_some_and(|map| map.persona.server == "valkey" && map.persona.version_numbers() >= (9, 0, 0));
-        match command.name {
-            "READONLY" | "READWRITE" if accepts_readonly => OK.to_vec(),
-            _ => b"-ERR This instance has cluster support disabled\r\n".to_vec(),
+    /// Who the servers behind are, if one was asked yet.
+    pub(super) fn persona(&self) -> Option<&Persona> {
+        self.table.map.as_ref().map(|map| &map.persona)
+    }
+
+    fn is_unknown_here(&self, command: &Command) -> bool {
+        self.persona().is_some_and(|persona| !knows(persona, command.name))
+    }
+
+    /// CLUSTER and the like, as a server without a cluster answers them.
+    fn cluster_refused(&mut self, index: u32, command: &Command, arguments: &[&[u8]], frame: &[u8]) -> Result<(), Pause> {
+        let is_sub = command.name.starts_with("CLUSTER|");
+        if is_sub && self.persona().is_some_and(|persona| !has_subcommands(persona)) {
+            self.reply_now(index, CLUSTER_DISABLED);
+        } else if self.is_unknown_here(command) && is_sub {
+            self.unknown_cluster_sub(index, arguments[1]);
+        } else if self.is_unknown_here(command) || !command.accepts(arguments.len()) {
+            return self.send_any(index, frame);
+        } else {
+            let reply = cluster_answer(self.persona(), command, arguments);
+            self.reply_now(index, &reply);
         }
+        Ok(())
+    }
+
+    /// A subcommand of CLUSTER that the server behind, or the table, does not hold. It never goes to a node: one that
+    /// is newer than its neighbours might know it, and do it.
+    pub(super) fn unknown_cluster_sub(&mut self, index: u32, sub: &[u8]) {
+        if self.persona().is_none_or(|persona| !has_subcommands(persona)) {
+            return self.reply_now(index, CLUSTER_DISABLED);
+        }
+        let mut reply = b"-ERR unknown subcommand '".to_vec();
+        let shown = sub.iter().take(SHOWN_LEN_MAX).take_while(|byte| **byte != 0);
+        reply.extend(shown.map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+        reply.extend_from_slice(b"'. Try CLUSTER HELP.\r\n");
+        self.reply_now(index, &reply);
     }
 
     fn labels(&mut self, index: u32) -> &mut Labels {
@@ -163,7 +197,8 @@ impl Engine {
             return format!("-ERR Unrecognized option '{attribute}'\r\n").into_bytes();
         }
         if !is_plain(value) {
-            let name = if library { "lib-name" } else { "lib-ver" };
+            // The name is one of the two that are ASCII, in the client's own spelling.
+            let name = String::from_utf8_lossy(attribute);
             return format!("-ERR {name} cannot contain spaces, newlines or special characters.\r\n").into_bytes();
         }
         let labels = self.labels(index);
@@ -199,7 +234,7 @@ impl Engine {
 
     /// CLIENT LIST [TYPE t] [ID n …]: the other workers' clients are asked for.
     fn client_list(&mut self, index: u32, options: &[&[u8]]) -> Result<(), Pause> {
-        match parse_client_filter(options) {
+        match parse_client_filter(options, self.persona().is_some_and(combines_filters)) {
             Err(error) => self.reply_now(index, &error),
             Ok(filter) => {
                 self.barrier(index)?;
@@ -248,6 +283,19 @@ fn parse_hello<'a>(arguments: &[&'a [u8]]) -> Result<Hello<'a>, Vec<u8>> {
         }
     }
     Ok(Hello { proto: Some(proto), name })
+}
+
+/// What a server without a cluster says to a command that is well-formed and known to it.
+fn cluster_answer(persona: Option<&Persona>, command: &Command, arguments: &[&[u8]]) -> Vec<u8> {
+    let version = persona.map(Persona::version_numbers);
+    let valkey = persona.is_some_and(is_valkey);
+    match command.name {
+        "READONLY" | "READWRITE" if valkey && version >= Some((9, 0, 0)) => OK.to_vec(),
+        // Before 7.0 it only takes a flag away, which was never set.
+        "READWRITE" if version.is_some_and(|version| version < (7, 0, 0)) => OK.to_vec(),
+        "CLUSTER|KEYSLOT" if valkey && version >= Some((9, 0, 0)) => integer(Slot::of(arguments[2]).get().into()),
+        _ => CLUSTER_DISABLED.to_vec(),
+    }
 }
 
 /// What a server whose default user has no password answers.
@@ -300,32 +348,58 @@ fn tracking_info(proto: Proto) -> Vec<u8> {
     out
 }
 
-fn parse_client_filter(mut options: &[&[u8]]) -> Result<ClientFilter, Vec<u8>> {
+/// Whether CLIENT LIST takes several filters at once, as Valkey does since 8.1.
+fn combines_filters(persona: &Persona) -> bool {
+    is_valkey(persona) && persona.version_numbers() >= (8, 1, 0)
+}
+
+fn parse_client_filter(options: &[&[u8]], combined: bool) -> Result<ClientFilter, Vec<u8>> {
     let mut filter = ClientFilter::default();
-    while let Some(option) = options.first() {
-        match (option.to_ascii_uppercase().as_slice(), options) {
-            (b"TYPE", [_, kind, rest @ ..]) => {
-                let lower = kind.to_ascii_lowercase();
-                if !KINDS.iter().any(|known| known.as_bytes() == lower) {
-                    let kind = String::from_utf8_lossy(kind).replace(['\r', '\n'], " ");
-                    return Err(format!("-ERR Unknown client type '{kind}'\r\n").into_bytes());
-                }
-                filter.none = lower != b"normal";
-                options = rest;
+    let mut rest = options;
+    while let [option, value, ..] = rest {
+        let taken = match option.to_ascii_uppercase().as_slice() {
+            b"TYPE" => {
+                filter.none |= client_kind(value)? != b"normal";
+                2
             }
-            (b"ID", [_, ids @ ..]) if !ids.is_empty() => {
-                for id in ids {
-                    match strict_integer(id).filter(|id| *id > 0) {
-                        Some(id) => filter.ids.push(id as u64),
-                        None => return Err(b"-ERR Invalid client ID\r\n".to_vec()),
-                    }
+            b"ID" if combined => 1 + client_ids(&rest[1..], &mut filter.ids)?,
+            b"ID" => {
+                for id in &rest[1..] {
+                    filter.ids.push(strict_integer(id).ok_or(&b"-ERR Invalid client ID\r\n"[..])? as u64);
                 }
-                options = &[];
+                rest.len()
             }
             _ => return Err(SYNTAX.to_vec()),
+        };
+        rest = &rest[taken..];
+        if !combined && !rest.is_empty() {
+            break;
         }
     }
-    Ok(filter)
+    if rest.is_empty() { Ok(filter) } else { Err(SYNTAX.to_vec()) }
+}
+
+/// The kind of client that TYPE names, in lower case.
+fn client_kind(kind: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
+    let lower = kind.to_ascii_lowercase();
+    if KINDS.iter().any(|known| known.as_bytes() == lower) {
+        return Ok(lower);
+    }
+    let kind = String::from_utf8_lossy(kind).replace(['\r', '\n'], " ");
+    Err(format!("-ERR Unknown client type '{kind}'\r\n").into_bytes())
+}
+
+/// The ids up to the next filter, and how many they are.
+fn client_ids(arguments: &[&[u8]], ids: &mut Vec<u64>) -> Result<usize, Vec<u8>> {
+    let numbers: Vec<i64> = arguments.iter().map_while(|id| strict_integer(id)).collect();
+    if numbers.is_empty() {
+        return Err(SYNTAX.to_vec());
+    }
+    if numbers.iter().any(|id| *id <= 0) {
+        return Err(b"-ERR client-id should be greater than 0\r\n".to_vec());
+    }
+    ids.extend(numbers.iter().map(|id| *id as u64));
+    Ok(numbers.len())
 }
 
 /// Names and library labels: printable and without blanks, so that CLIENT LIST stays readable.
@@ -368,6 +442,33 @@ mod tests {
         assert_eq!(auth(&[b"default", b"x"]), OK);
         assert_eq!(auth(&[b"joe", b"x"]), WRONG_PASSWORD);
         assert_eq!(auth(&[b"a", b"b", b"c"]), SYNTAX);
+    }
+
+    #[test]
+    fn client_list_filters() {
+        let check = |options: &[&[u8]], combined: bool, expected: Result<(&[u64], bool), &str>| {
+            let found = parse_client_filter(options, combined).map(|filter| (filter.ids, filter.none));
+            let expected = expected.map(|(ids, none)| (ids.to_vec(), none)).map_err(|text| format!("-{text}\r\n").into_bytes());
+            assert_eq!(found, expected, "{options:?}, combined: {combined}");
+        };
+        for combined in [false, true] {
+            check(&[], combined, Ok((&[], false)));
+            check(&[b"type", b"normal"], combined, Ok((&[], false)));
+            check(&[b"TYPE", b"pubsub"], combined, Ok((&[], true)));
+            check(&[b"TYPE", b"foo"], combined, Err("ERR Unknown client type 'foo'"));
+            check(&[b"TYPE"], combined, Err("ERR syntax error"));
+            check(&[b"ID"], combined, Err("ERR syntax error"));
+            check(&[b"ID", b"1", b"2"], combined, Ok((&[1, 2], false)));
+            check(&[b"FOO", b"x"], combined, Err("ERR syntax error"));
+        }
+        check(&[b"ID", b"abc"], false, Err("ERR Invalid client ID"));
+        check(&[b"ID", b"1", b"TYPE", b"normal"], false, Err("ERR Invalid client ID"));
+        check(&[b"ID", b"0"], false, Ok((&[0], false)));
+        check(&[b"TYPE", b"normal", b"TYPE", b"foo"], false, Err("ERR syntax error"));
+        check(&[b"ID", b"abc"], true, Err("ERR syntax error"));
+        check(&[b"ID", b"1", b"TYPE", b"normal"], true, Ok((&[1], false)));
+        check(&[b"ID", b"0"], true, Err("ERR client-id should be greater than 0"));
+        check(&[b"TYPE", b"normal", b"TYPE", b"foo"], true, Err("ERR Unknown client type 'foo'"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod scripts;
 mod send;
 mod session;
 mod settings;
+mod since;
 mod split;
 mod table;
 mod unknown;
