@@ -343,6 +343,7 @@ impl Engine {
             "PUBLISH" if spans.len() == 3 => self.send_ordered(index, Target::Any(Slot::of(spans[1].of(frame))), frame),
             "CONFIG|GET" if spans.len() > 2 => self.one_part(index, frame, super::merge::Job::ConfigGet),
             "COMMAND" if spans.len() == 1 => self.one_part(index, frame, super::merge::Job::CommandList { count_only: false }),
+            "COMMAND|LIST" => self.one_part(index, frame, super::merge::Job::CommandNames),
             "COMMAND|COUNT" if spans.len() == 2 => self.count_commands(index),
             _ => self.send_any(index, frame),
         }

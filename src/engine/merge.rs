@@ -80,6 +80,8 @@ pub enum Job {
     CommandList {
         count_only: bool,
     },
+    /// COMMAND LIST without the names of what is refused.
+    CommandNames,
     /// CONFIG GET with what a standalone server would say.
     ConfigGet,
 }
@@ -254,6 +256,7 @@ impl Engine {
             Job::Info => self.merged_info(merge, out),
             Job::ConfigGet => super::persona::config_get(merge.reply(0), merge.proto, out),
             Job::CommandList { count_only } => super::persona::command_list(merge.reply(0), *count_only, out),
+            Job::CommandNames => super::persona::command_names(merge.reply(0), merge.proto, out),
             Job::RandomKeySizes | Job::RandomKey { .. } => return self.merged_random_key(merge, out),
             Job::Scan(_) => return self.merged_scan(merge, out),
             Job::Learn { .. } | Job::LearnKeys { .. } => return self.merged_learn(merge, out),

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Persona,
-    command::{Class, lookup},
+    command::{Class, lookup, lookup_sub},
     resp::{Proto, View, encode, view},
 };
 
@@ -23,8 +23,22 @@ pub fn hello(persona: &Persona, proto: Proto, id: u64) -> Vec<u8> {
         encode::bulk(&mut out, value);
     }
     encode::bulk(&mut out, "modules");
-    out.extend_from_slice(&persona.modules);
+    modules(&persona.modules, proto, &mut out);
     out
+}
+
+/// HELLO's list of modules, which is kept as RESP2 has it: RESP3 makes each module's flat list a map.
+fn modules(kept: &[u8], proto: Proto, out: &mut Vec<u8>) {
+    let Some(View::Array(modules)) = view(kept).filter(|_| proto == Proto::Resp3) else { return out.extend_from_slice(kept) };
+    encode::array(out, modules.len());
+    for module in modules {
+        let Some(View::Array(fields)) = view(module) else {
+            out.extend_from_slice(module);
+            continue;
+        };
+        encode::map(out, proto, fields.len() / 2);
+        fields.for_each(|field| out.extend_from_slice(field));
+    }
 }
 
 /// What CONFIG GET says of the proxy rather than of a node.
@@ -70,8 +84,35 @@ pub fn command_list(reply: &[u8], count_only: bool, out: &mut Vec<u8>) {
 
 fn is_refused(command: &[u8]) -> bool {
     let Some(View::Array(mut fields)) = view(command) else { return false };
-    let Some(View::Bulk(name) | View::Simple(name)) = fields.next().and_then(view) else { return false };
-    matches!(lookup(name).map(|command| command.class), Some(Class::Blocked(_)))
+    fields.next().is_some_and(is_refused_name)
+}
+
+/// COMMAND LIST's reply without the names of what the proxy refuses.
+pub fn command_names(reply: &[u8], proto: Proto, out: &mut Vec<u8>) {
+    let (names, is_set) = match view(reply) {
+        Some(View::Array(names)) => (names, false),
+        Some(View::Set(names)) => (names, true),
+        _ => return out.extend_from_slice(reply),
+    };
+    let kept: Vec<&[u8]> = names.filter(|name| !is_refused_name(name)).collect();
+    if is_set {
+        encode::set(out, proto, kept.len());
+    } else {
+        encode::array(out, kept.len());
+    }
+    kept.iter().for_each(|name| out.extend_from_slice(name));
+}
+
+/// `name` is a string of the reply: `shutdown`, or `config|set`.
+fn is_refused_name(name: &[u8]) -> bool {
+    let Some(View::Bulk(name) | View::Simple(name)) = view(name) else { return false };
+    let mut words = name.splitn(2, |byte| *byte == b'|');
+    let command = words.next().and_then(lookup);
+    let command = match words.next() {
+        Some(sub) => command.and_then(|container| lookup_sub(container, sub)),
+        None => command,
+    };
+    matches!(command.map(|command| command.class), Some(Class::Blocked(_)))
 }
 
 #[cfg(test)]
@@ -90,6 +131,28 @@ mod tests {
             "%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:5\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
         );
         assert!(hello(&persona, Proto::Resp2, 5).starts_with(b"*14\r\n"));
+    }
+
+    #[test]
+    fn modules_are_maps_in_resp3() {
+        let kept = "*1\r\n*4\r\n$4\r\nname\r\n$1\r\nv\r\n$4\r\nargs\r\n*0\r\n";
+        let mut out = Vec::new();
+        modules(kept.as_bytes(), Proto::Resp2, &mut out);
+        check(&out, kept);
+        out.clear();
+        modules(kept.as_bytes(), Proto::Resp3, &mut out);
+        check(&out, &kept.replace("*4", "%2"));
+    }
+
+    #[test]
+    fn refused_names_are_not_listed() {
+        let mut out = Vec::new();
+        let reply = b"*4\r\n$3\r\nget\r\n$10\r\nconfig|set\r\n+shutdown\r\n$10\r\nconfig|get\r\n";
+        command_names(reply, Proto::Resp2, &mut out);
+        check(&out, "*2\r\n$3\r\nget\r\n$10\r\nconfig|get\r\n");
+        out.clear();
+        command_names(b"~2\r\n$3\r\nget\r\n$8\r\nshutdown\r\n", Proto::Resp3, &mut out);
+        check(&out, "~1\r\n$3\r\nget\r\n");
     }
 
     #[test]
