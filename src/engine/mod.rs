@@ -418,6 +418,8 @@ impl Engine {
 
     /// A map was published: it may confirm addresses, name new owners, and tell of nodes that failed.
     pub fn map_published(&mut self, map: Arc<SlotMap>) {
+        // A longer request would close the lane that it shares with others.
+        self.settings.limits.multibulk_len_max = since::multibulk_len_max(&map.persona);
         self.table.publish(map);
         let failed: Vec<u32> = self
             .table

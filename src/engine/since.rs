@@ -1,6 +1,6 @@
 //! Which servers know a command that the proxy answers itself: one that the server behind lacks must be unknown here too.
 
-use crate::cluster::Persona;
+use crate::{cluster::Persona, resp::Limits};
 
 type Version = (u32, u32, u32);
 
@@ -38,6 +38,11 @@ pub fn has_subcommands(persona: &Persona) -> bool {
     persona.version_numbers() >= (7, 0, 0)
 }
 
+/// How many arguments the server takes in one request.
+pub fn multibulk_len_max(persona: &Persona) -> usize {
+    if persona.version_numbers() >= (7, 0, 0) { Limits::default().multibulk_len_max } else { 1024 * 1024 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +69,13 @@ mod tests {
         check("valkey", "9.0.1", "CLUSTERSCAN", false);
         check("valkey", "9.0.1", "CLUSTER|FLUSHSLOT", true);
         check("valkey", "8.0.1", "CLIENT|CAPA", true);
+    }
+
+    #[test]
+    fn a_request_is_no_longer_than_the_server_takes() {
+        assert_eq!(multibulk_len_max(&persona("redis", "6.2.5")), 1_048_576);
+        assert_eq!(multibulk_len_max(&persona("redis", "7.0.15")), i32::MAX as usize);
+        assert_eq!(multibulk_len_max(&persona("valkey", "7.2.5")), i32::MAX as usize);
     }
 
     #[test]
