@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread::available_parallelism,
+    time::Duration,
 };
 
 use super::harness::process::Folder;
@@ -142,14 +143,19 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let (Share::V1(group) | Share::V2(group)) = self else { return };
-        // The kernel needs a moment to notice that the process is gone. A group that stays is empty and harms nobody.
-        for _ in 0..50 {
-            if fs::remove_dir(&*group).is_ok() || !group.exists() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        if let Share::V1(group) | Share::V2(group) = self {
+            remove_group(group);
         }
+    }
+}
+
+/// The kernel needs a moment to notice that a process is gone. A group that stays is empty and harms nobody.
+fn remove_group(group: &Path) {
+    for _ in 0..50 {
+        if fs::remove_dir(group).is_ok() || !group.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -157,7 +163,8 @@ fn put(file: &Path, text: &str) -> std::io::Result<()> {
     fs::OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
 }
 
-/// What a run that was interrupted would leave: its folders and its control groups. The processes are ended by the kernel.
+/// What a run that was interrupted would leave: its folders, its control groups and the proxies in them. All other processes are
+/// ended by the kernel when this one ends.
 pub fn remove_leftovers() {
     let pid = std::process::id();
     let groups = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup"].map(PathBuf::from);
@@ -168,7 +175,10 @@ pub fn remove_leftovers() {
             if name.starts_with(&format!("keyway-it-{pid}-")) {
                 let _ = fs::remove_dir_all(entry.path());
             } else if name.starts_with(&format!("keyway-bench-{pid}-")) {
-                let _ = fs::remove_dir(entry.path());
+                for proxy in fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default().lines() {
+                    let _ = Command::new("kill").args(["-KILL", proxy]).status();
+                }
+                remove_group(&entry.path());
             }
         }
     }
