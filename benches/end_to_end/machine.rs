@@ -110,7 +110,13 @@ impl Share {
     fn take_in(&self, pid: u32) -> bool {
         let (Share::V1(group) | Share::V2(group)) = self else { return false };
         // On failure dropping the share removes what was made.
-        fs::create_dir_all(group).is_ok() && self.set(None) && put(&group.join("cgroup.procs"), &pid.to_string()).is_ok()
+        if fs::create_dir_all(group).is_err() || !self.set(None) {
+            return false;
+        }
+        // Its share is its own, whatever else runs on the core; where that cannot be said its load shows it.
+        let (file, weight) = if matches!(self, Share::V1(_)) { ("cpu.shares", "10240") } else { ("cpu.weight", "1000") };
+        let _ = put(&group.join(file), weight);
+        put(&group.join("cgroup.procs"), &pid.to_string()).is_ok()
     }
 
     /// Holds the process to so many percent of one core, or lets it go. False when that failed.
