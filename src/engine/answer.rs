@@ -120,7 +120,9 @@ impl Engine {
             let known = (lane.carry.len() + piece.len()) as u64 + lane.scanner.bulk_left();
             let first = lane.carry.first().or(piece.first()).copied();
             let streams = known >= STREAM_FROM as u64 && !matches!(first, Some(b'-' | b'>' | b'|') | None);
-            let front = lane.queue.front().copied().filter(|front| streams && front.lead == lane.lead_seen);
+            let next =
+                |front: &InFlight| front.lead == lane.lead_seen && lane.pipe.front_written(front.len as usize, front.large);
+            let front = lane.queue.front().copied().filter(|front| streams && next(front));
             match front.filter(|front| !self.is_wrapped(front)) {
                 Some(front) => {
                     let stream = self.stream_kind(&front);
@@ -209,8 +211,14 @@ impl Engine {
         Ok(())
     }
 
+    /// The request that a reply answers. A reply to one that the node cannot have read whole is no answer to it: what is left to
+    /// be written of it would be read as another request.
     fn pop_front(&mut self, index: u32) -> Result<InFlight, Broken> {
         let lane = &mut self.lanes[index as usize];
+        let front = lane.queue.front().ok_or(Broken)?;
+        if !lane.pipe.front_written(front.len as usize, front.large) {
+            return Err(Broken);
+        }
         lane.lead_seen = 0;
         lane.queue.pop_front().ok_or(Broken)
     }
@@ -453,6 +461,65 @@ impl Engine {
         match reply.state {
             State::Merging { merge } => self.merges[merge as usize].job.only_asks(),
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::IoSlice, sync::Arc};
+
+    use crate::{
+        cluster::{Addr, Node, Persona, Role, SlotMap},
+        engine::{Engine, Event, LaneId, Scripts, Settings},
+        resp::encode,
+    };
+
+    /// An engine whose only client has sent `request`, on an open lane to the only node.
+    fn asked(request: &[&[u8]]) -> (Engine, LaneId) {
+        let mut engine = Engine::new(Settings::default(), Arc::new(Scripts::new(0)), 1, 0);
+        let node = Node {
+            id: "node".into(),
+            addr: Addr::new("127.0.0.1", 7000),
+            aliases: Vec::new(),
+            role: Role::Master,
+            failed: false,
+            epoch: 1,
+            cursor_has_slot: false,
+        };
+        engine.map_published(Arc::new(SlotMap::new(1, 0, vec![node], &[(0, 16383, 0)], Persona::default())));
+        let client = engine.client_open(1, "127.0.0.1:1", "127.0.0.1:2");
+        let mut frame = Vec::new();
+        encode::command(&mut frame, request);
+        engine.client_bytes(client, &frame);
+        let Some(Event::Dial { lane, .. }) = engine.next_event() else { panic!("no lane is dialled") };
+        assert!(engine.lane_connected(lane));
+        (engine, lane)
+    }
+
+    /// A node answers when `unwritten` bytes of the request are still to be written.
+    #[track_caller]
+    fn check(request: &[&[u8]], unwritten: usize, reply: &[u8], broken: bool) {
+        let (mut engine, lane) = asked(request);
+        let mut slices = [IoSlice::new(&[]); 4];
+        let count = engine.lane_chunks(lane, &mut slices);
+        let queued: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+        engine.lane_wrote(lane, queued - unwritten);
+        engine.lane_bytes(lane, reply);
+        assert_eq!(engine.counters.broken_lanes, u64::from(broken));
+        assert_eq!(engine.load().owed, usize::from(broken), "a request that was not answered is sent again");
+    }
+
+    #[test]
+    fn only_what_was_written_can_be_answered() {
+        let large = [b'x'; 64 * 1024];
+        let streamed = [&b"$70000\r\n"[..], &[b'x'; 70000], b"\r\n"].concat();
+        for request in [&[&b"GET"[..], b"a"][..], &[b"SET", b"a", &large]] {
+            for reply in [&b"+OK\r\n"[..], b"-ERR no\r\n", &streamed] {
+                check(request, 0, reply, false);
+                check(request, 1, reply, true);
+                check(request, 20, reply, true);
+            }
         }
     }
 }

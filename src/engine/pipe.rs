@@ -130,6 +130,12 @@ impl Pipe {
         self.compact();
     }
 
+    /// Whether all of the oldest frame was written: `len` small bytes that are not released, and a large frame if it has one.
+    #[inline]
+    pub fn front_written(&self, len: usize, large: bool) -> bool {
+        self.released + len <= self.written && (!large || self.large_written > 0)
+    }
+
     /// Forgets the oldest `len` small bytes (a lane's oldest request was answered).
     pub fn release_small(&mut self, len: usize) {
         self.released += len;
@@ -251,10 +257,16 @@ mod tests {
         assert_eq!(frames.next_small(3), (&b"one"[..], true));
         assert_eq!(frames.next_large(), (&Bytes::from_static(b"LARGE"), true));
         assert_eq!(frames.next_small(3), (&b"two"[..], false));
+        assert_eq!([pipe.front_written(3, false), pipe.front_written(3, true)], [true, true]);
         pipe.release_small(3);
         pipe.release_large();
         assert_eq!(unwritten(&pipe), b"wo");
+        assert_eq!(
+            [pipe.front_written(1, false), pipe.front_written(1, true), pipe.front_written(3, false)],
+            [true, false, false]
+        );
         pipe.advance(2);
+        assert!(pipe.front_written(3, false));
         pipe.release_small(3);
         assert_eq!((pipe.held(), pipe.has_unwritten()), (0, false));
     }
