@@ -57,7 +57,7 @@ impl Drive {
             ..Settings::default()
         };
         let mut engine = Engine::new(settings, Arc::new(Scripts::new(4096)), 1, 0);
-        engine.map_published(Arc::new(map(1, &[])));
+        engine.map_published(Arc::new(map(1, 0, &[])));
         let clients = [1, 2, 3].map(|id| engine.client_open(id, "127.0.0.1:1", "127.0.0.1:2"));
         Drive { engine, now: 0, published: 1, clients, opened: 3, reads: [true; CLIENTS], lanes: Vec::new(), reachable: true }
     }
@@ -73,7 +73,7 @@ impl Drive {
             b't' => self.pass(100_000 * rest.len() as u64),
             b'p' => {
                 self.published += 1;
-                self.engine.map_published(Arc::new(map(self.published, rest)));
+                self.engine.map_published(Arc::new(map(self.published, self.now, rest)));
             }
             b'l' if digit < self.lanes.len() => {
                 let lane = self.lanes.remove(digit);
@@ -223,7 +223,7 @@ impl Drive {
 }
 
 /// Three masters with a third of the slots each (nobody owns the last slot), and a replica; without the nodes that the digits name.
-fn map(version: u64, without: &[u8]) -> SlotMap {
+fn map(version: u64, asked_at_us: u64, without: &[u8]) -> SlotMap {
     let there = |number: &u16| !without.contains(&(b'0' + *number as u8));
     let numbers: Vec<u16> = (0..4).filter(there).collect();
     let node = |number: &u16| Node {
@@ -240,5 +240,5 @@ fn map(version: u64, without: &[u8]) -> SlotMap {
         let first = number * 5461;
         ranges.push((first, first + 5460, index as u16));
     }
-    SlotMap::new(version, version, numbers.iter().map(node).collect(), &ranges, Persona::default())
+    SlotMap::new(version, asked_at_us, numbers.iter().map(node).collect(), &ranges, Persona::default())
 }
