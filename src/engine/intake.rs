@@ -137,15 +137,18 @@ impl Engine {
                     self.activate(index).input_needed = need;
                     break;
                 }
-                Err(error) => {
+                Err(error) => self.behind_barrier(index).map(|()| {
                     self.protocol_error(index, error);
-                    Ok(rest.len())
-                }
+                    rest.len()
+                }),
             };
             match taken {
                 Ok(len) => at += len,
                 Err(pause) => {
-                    self.clients[index as usize].pause = Some(pause);
+                    let session = &mut self.clients[index as usize];
+                    session.pause = Some(pause);
+                    // What waits is scanned again from its beginning.
+                    session.scanner = RequestScanner::default();
                     break;
                 }
             }
@@ -166,10 +169,24 @@ impl Engine {
                 self.admit(index, &frame, &spans)
             }
             Err(error) => {
+                self.behind_barrier(index)?;
                 self.protocol_error(index, error);
                 Ok(())
             }
         }
+    }
+
+    /// What follows a request that goes alone waits for its reply, also when it is no request at all: the other's place in the queue
+    /// may be given back and taken anew.
+    fn behind_barrier(&mut self, index: u32) -> Result<(), Pause> {
+        let session = &mut self.clients[index as usize];
+        if let Some(barrier) = session.barrier {
+            if (barrier.wrapping_sub(session.head) as i32) >= 0 {
+                return Err(Pause::Barrier);
+            }
+            session.barrier = None;
+        }
+        Ok(())
     }
 
     fn protocol_error(&mut self, index: u32, error: ProtocolError) {
@@ -228,11 +245,8 @@ impl Engine {
         if session.owed() >= self.settings.pipeline_depth {
             return Err(Pause::Depth);
         }
-        if let Some(barrier) = session.barrier {
-            if (barrier.wrapping_sub(session.head) as i32) >= 0 {
-                return Err(Pause::Barrier);
-            }
-            session.barrier = None;
+        if session.barrier.is_some() {
+            self.behind_barrier(index)?;
         }
         let Some(command) = command::lookup(spans[0].of(frame)) else {
             if is_http(spans[0].of(frame)) {
