@@ -121,20 +121,6 @@ impl fmt::Display for AddressRule {
     }
 }
 
-/// Where to dial a node that announces itself at `host:port`: a rule for the node comes before one for its
-/// host; what no rule names is dialled as announced. Rules are not chained.
-pub fn map_address(rules: &[AddressRule], host: &str, port: u16) -> HostPort {
-    let node = rules.iter().find_map(|rule| match rule {
-        AddressRule::Node { from, to } if from.host == host && from.port == port => Some(to.clone()),
-        _ => None,
-    });
-    let same_port = rules.iter().find_map(|rule| match rule {
-        AddressRule::Host { from, to } if from == host => Some(HostPort { host: to.clone(), port }),
-        _ => None,
-    });
-    node.or(same_port).unwrap_or_else(|| HostPort { host: host.to_owned(), port })
-}
-
 fn parse_host(text: &str) -> Result<String, &'static str> {
     if text.is_empty() {
         return Err("which names no host");
@@ -233,17 +219,5 @@ mod tests {
         check("a=b:1", Err("which has a port on one side only"));
         check("a:0=b:1", Err("whose port is 0"));
         check("=b", Err("which names no host"));
-    }
-
-    #[test]
-    fn mapping_prefers_the_rule_for_the_node() {
-        let rules = ["10.0.0.1=host", "10.0.0.1:7000=node:1", "node=chained"]
-            .map(|text| AddressRule::parse(text).expect("the test's own text"));
-        let check = |host: &str, port: u16, expected: &str| {
-            assert_eq!(map_address(&rules, host, port).to_string(), expected);
-        };
-        check("10.0.0.1", 7000, "node:1");
-        check("10.0.0.1", 7001, "host:7001");
-        check("10.0.0.2", 7000, "10.0.0.2:7000");
     }
 }

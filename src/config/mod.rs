@@ -20,7 +20,7 @@ mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use address::{AddressRule, HostPort, ListenAddr, map_address};
+pub use address::{AddressRule, HostPort, ListenAddr};
 pub use inputs::{FileText, Inputs};
 pub use keys::{KEYS, Key, Reload};
 pub use kind::{Field, Kind};

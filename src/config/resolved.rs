@@ -36,7 +36,7 @@ pub struct Cluster {
     /// Never without a password.
     pub username: Option<String>,
     pub password: Option<Secret>,
-    /// In the order written; see [`map_address`](super::map_address).
+    /// In the order written; `cluster::AddressMap` applies them.
     pub address_map: Vec<AddressRule>,
     pub refresh_interval: Duration,
 }

@@ -2,14 +2,14 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
+    future::{Future, poll_fn},
     io::{self, IoSlice},
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -288,7 +288,7 @@ impl Worker {
                 self.flush_client(client);
             }
             if others_wait && !self.flush_pending.replace(true) {
-                context.waker().wake_by_ref();
+                wake_after_io(context);
             }
             Poll::<()>::Pending
         })
@@ -346,7 +346,7 @@ impl Worker {
                 let at = self.engine.borrow().next_timeout();
                 self.armed.set(at);
                 sleep.as_mut().reset(self.config.clock.at(at).into());
-                if std::future::Future::poll(sleep.as_mut(), context).is_pending() {
+                if Future::poll(sleep.as_mut(), context).is_pending() {
                     return Poll::<()>::Pending;
                 }
                 self.clock_read.set(false);
@@ -403,6 +403,14 @@ fn flush(
             return Ok(());
         }
     }
+}
+
+/// Wakes the task when the runtime has looked for what sockets have: a plain wake would come before, because what is woken on this
+/// thread runs as long as anything is ready.
+fn wake_after_io(context: &mut Context<'_>) {
+    let yielded = std::pin::pin!(tokio::task::yield_now());
+    // Its first poll hands the waker over; there is no second.
+    let _ = Future::poll(yielded, context);
 }
 
 fn wake(waker: &RefCell<Option<Waker>>) {
