@@ -13,15 +13,15 @@
 //! | --- | --- | --- |
 //! | [`resp`] | the wire format: boundaries of requests and replies, limits, encoding; knows no command | – |
 //! | [`command`] | what commands are: one table row each, lookup, key positions | `resp` |
-//! | [`cluster`] | what a cluster looks like: slots, nodes, the slot map, `CLUSTER NODES`, redirects | `resp` |
+//! | [`cluster`] | what a cluster looks like: slots, nodes, the slot map, `CLUSTER NODES`, redirects | – |
 //! | [`engine`] | PURE: one worker's clients and lanes: sessions, order, routing, splitting, merging, redirects, retries, SCAN | the three above |
 //! | [`net`] | tokio drivers of the engine: workers, listeners, sockets | `engine`, and `topology` for its handle |
 //! | [`control`] | connections of the control thread to nodes | `cluster` |
 //! | [`topology`] | when and whom to ask for the slot map, which answers to believe, publishing | `control` |
 //! | [`config`] | as written → as resolved; every mistake at once | – |
-//! | [`admin`] | the PROXY namespace for operators: one definition per command | `resp`, `config` |
+//! | [`admin`] | the PROXY namespace for operators: one definition per command | `resp`, `config`, `telemetry` |
 //! | [`telemetry`] | log set-up | `config` |
-//! | [`demo`] | a whole cluster to try the proxy with | `config`, `control` |
+//! | [`demo`] | a whole cluster to try the proxy with | – |
 //! | [`app`] | constructs the parts in order, owns start and stop | all |
 //!
 //! `resp`, `command`, `cluster` and `engine` name no tokio, tracing, metrics, clock or environment. A test (`tests/it/tidy.rs`)
@@ -49,6 +49,8 @@
 //!   queueing is the node's. So forged redirects are told from real ones, and real ones are followed as often as they come.
 //! - **SCAN is one atomic look at a node** (MULTI, SCAN, CLUSTER NODES, EXEC), so that a slot counts as visited only if the node owned
 //!   it at that moment; what it is giving away is asked for at the receiver too.
+//! - **Slots are computed eight bytes at a time** by `cluster`'s own CRC16, because the key is on every request's path; the `crc16` crate is
+//!   its oracle in the tests.
 //! - **A lane keeps the bytes of what is in flight** until they are answered: a resend needs no copy on the way out.
 
 pub mod admin;
