@@ -348,6 +348,7 @@ fn settings(config: &Config, tcp_port: u16) -> Settings {
         lane_buffer_max: limits.lane_buffer_bytes,
         idle_timeout_us: config.timeouts.idle.map_or(0, |idle| idle.as_micros() as u64),
         node_timeout_us: config.timeouts.node.as_micros() as u64,
+        private_lanes_max: limits.private_lanes,
         auth: config
             .cluster
             .password

@@ -225,6 +225,15 @@ pub static KEYS: &[Key] = &[
                   as replies come. The default keeps a node busy and one client's share of memory small.",
     },
     Key {
+        name: "limits.private_lanes",
+        kind: Kind::Count { range: 1..=1_000_000, field: |config| &mut config.limits.private_lanes },
+        default: "10000",
+        unit: "node connections per worker",
+        reload: Reload::Restart,
+        meaning: "Connections of one worker that serve one client at a time: a client that is blocked, or watches keys, needs \
+                  one each. Beyond them such a command is refused. Each is an open file here and a client of its node.",
+    },
+    Key {
         name: "limits.lane_buffer",
         kind: Kind::Size { range: 64 * KB..=64 * GB, field: |config| &mut config.limits.lane_buffer_bytes },
         default: "64mb",

@@ -66,6 +66,8 @@ pub struct Limits {
     pub bulk_len_bytes: usize,
     /// Requests in flight per client.
     pub pipeline_depth: usize,
+    /// Node connections of one worker that serve one client at a time.
+    pub private_lanes: usize,
     /// Unsent and unanswered request bytes per node connection.
     pub lane_buffer_bytes: usize,
     pub scripts_bytes: usize,
@@ -155,6 +157,7 @@ fn blank() -> Config {
             output_buffer_bytes: 0,
             bulk_len_bytes: 0,
             pipeline_depth: 0,
+            private_lanes: 0,
             lane_buffer_bytes: 0,
             scripts_bytes: 0,
         },

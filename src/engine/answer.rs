@@ -8,7 +8,7 @@ use crate::{command, resp::ReplyError};
 use super::{
     Engine, Event, LaneId, RefreshCause,
     ids::{ClientId, NONE, Ticket},
-    lane::{InFlight, Lane, LaneState, STREAM_FROM, Stream},
+    lane::{InFlight, Lane, LaneState, Lease, Role, STREAM_FROM, Stream, Via},
     pump::{Speaker, name_of},
     retry::{Asked, Verdict, on_lane_lost},
     session::{Ending, State},
@@ -300,6 +300,9 @@ impl Engine {
             lane.pipe.release_large();
         }
         lane.pipe.release_small(entry.len as usize);
+        if lane.role == Role::Private(Lease::Request) {
+            return self.give_back(index);
+        }
         if !lane.blocked.is_empty() && lane.pipe.held() <= self.settings.lane_buffer_max / 2 {
             for client in std::mem::take(&mut lane.blocked) {
                 self.resume_later(client);
@@ -397,7 +400,11 @@ impl Engine {
         let mut lane = self.lanes.remove(index as usize);
         let now = self.now;
         let node = self.table.node(lane.node);
-        node.lanes[lane.proto as usize][usize::from(lane.bulk)] = NONE;
+        match lane.role {
+            Role::Shared { bulk } => node.set_lane(lane.via, bulk, NONE),
+            Role::Private(lease) => self.private.forget(index, lease),
+        }
+        let node = self.table.node(lane.node);
         // Also when it was open before: a node that closes at once is not dialled in a tight loop.
         node.dial_failed(now);
         self.counters.lost_lanes += 1;
@@ -417,7 +424,7 @@ impl Engine {
                 continue;
             }
             let frame = || large.map_or_else(|| Bytes::copy_from_slice(small), |(frame, _)| frame.clone());
-            self.lost_request(&entry, written, lane.proto, frame);
+            self.lost_request(&entry, written, lane.via, frame);
         }
     }
 
@@ -434,14 +441,14 @@ impl Engine {
         self.answer(client, entry.ticket.seq, &[]);
     }
 
-    fn lost_request(&mut self, entry: &InFlight, written: bool, proto: crate::resp::Proto, frame: impl Fn() -> Bytes) {
+    fn lost_request(&mut self, entry: &InFlight, written: bool, via: Via, frame: impl Fn() -> Bytes) {
         let frame = if entry.retry == NONE { frame() } else { self.retries[entry.retry as usize].frame.clone() };
         let command = name_of(&frame).and_then(|name| command::lookup(&name));
         let read_only = command.is_some_and(|command| command.flags.is_readonly()) || self.is_internal_read(entry);
         let target = self.target_of(entry);
         let asked = Asked { slot: target.slot(), script: false, read_only };
         match on_lane_lost(written, asked) {
-            Verdict::Resend => self.resend_lost(entry, frame, target, proto),
+            Verdict::Resend => self.resend_lost(entry, frame, target, via),
             _ => {
                 self.counters.unknown_outcomes += 1;
                 let name = command.map_or("the command", |command| command.name);

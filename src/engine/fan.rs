@@ -73,8 +73,8 @@ impl Engine {
     /// Owes a reply that a merge will make, and lets nothing overtake it.
     fn owe_merge(&mut self, index: u32, job: Job) -> u32 {
         let seq = self.owe(index, State::Sent { lane: NONE }, None);
-        let proto = self.clients[index as usize].proto;
-        let merge = self.open_merge(index, seq, proto, job);
+        let via = self.clients[index as usize].via();
+        let merge = self.open_merge(index, seq, via, job);
         self.raise_barrier(index);
         merge
     }
@@ -118,7 +118,7 @@ impl Engine {
     pub(super) fn merged_info(&mut self, merge: &Merge, out: &mut Vec<u8>) {
         let texts: Vec<&[u8]> = (0..merge.parts.len()).map(|part| text_of(merge.reply(part))).collect();
         let text = merge_info(&texts, &self.facts);
-        encode::verbatim(out, merge.proto, &text);
+        encode::verbatim(out, merge.via.proto, &text);
     }
 
     /// RANDOMKEY: a master by the weight of its keys, then one of its keys; the others in turn should it have become empty.

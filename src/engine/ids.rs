@@ -16,6 +16,10 @@ pub struct LaneId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u16);
 
+/// A user of the cluster whom a lane is authenticated as: a place in the engine's list of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(pub u16);
+
 /// Microseconds since a moment that the driver chose; the engine only compares and adds.
 pub type Micros = u64;
 

@@ -5,12 +5,13 @@ use bytes::Bytes;
 use crate::{
     cluster::Slot,
     command::{self, Class, Command, Keys, Local},
-    resp::{Proto, ProtocolError, RequestScanner, Scanned, Span, encode, is_http, split_inline},
+    resp::{ProtocolError, RequestScanner, Scanned, Span, encode, is_http, split_inline},
 };
 
 use super::{
     ClientId, Engine,
     ids::{NONE, Ticket},
+    lane::Via,
     local::select,
     pipe::LARGE_FRAME,
     pump::spans_of,
@@ -365,8 +366,8 @@ impl Engine {
 
     /// A request whose effect another node must not overtake: it waits for what this client has in flight elsewhere.
     fn send_ordered(&mut self, index: u32, target: Target, frame: &[u8]) -> Result<(), Pause> {
-        let proto = self.clients[index as usize].proto;
-        let lane = self.resolve(target).and_then(|node| self.lane_to(node, proto, false).ok());
+        let via = self.clients[index as usize].via();
+        let lane = self.resolve(target).and_then(|node| self.lane_to(node, via, false).ok());
         let elsewhere = self.clients[index as usize].active.as_ref().is_some_and(|active| {
             active
                 .replies
@@ -391,8 +392,8 @@ impl Engine {
     }
 
     fn send_to(&mut self, index: u32, target: Target, frame: &[u8]) -> Result<(), Pause> {
-        let proto = self.clients[index as usize].proto;
-        match self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, false)) {
+        let via = self.clients[index as usize].via();
+        match self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, via, false)) {
             Ok(lane) if !self.has_room(lane) => self.wait_for_room(index, lane),
             Ok(lane) => {
                 let seq = self.owe(index, State::Sent { lane }, None);
@@ -400,16 +401,16 @@ impl Engine {
                 Ok(())
             }
             Err(_) => {
-                self.owe_held(index, target, proto, frame);
+                self.owe_held(index, target, via, frame);
                 Ok(())
             }
         }
     }
 
-    fn owe_held(&mut self, index: u32, target: Target, proto: Proto, frame: &[u8]) {
+    fn owe_held(&mut self, index: u32, target: Target, via: Via, frame: &[u8]) {
         let seq = self.owe(index, State::Sent { lane: NONE }, target.slot());
         let frame = self.whole.clone().unwrap_or_else(|| Bytes::copy_from_slice(frame));
-        self.hold_fresh(whole(index, seq), target, proto, 0, frame, 0);
+        self.hold_fresh(whole(index, seq), target, via, 0, frame, 0);
     }
 
     /// The request path's end: one slot, one lane.
@@ -420,13 +421,13 @@ impl Engine {
         if !settled || frame.len() >= LARGE_FRAME || many_keys {
             return self.send_guarded(index, slot, frame, many_keys);
         }
-        let proto = session.proto;
+        let via = session.via();
         let lane = match self.table.owner(slot) {
-            Some(node) => self.lane_to(node, proto, false),
+            Some(node) => self.lane_to(node, via, false),
             None => Err(NotNow::NoNode),
         };
         let Ok(lane) = lane else {
-            self.owe_held(index, Target::Slot(slot), proto, frame);
+            self.owe_held(index, Target::Slot(slot), via, frame);
             return Ok(());
         };
         if !self.has_room(lane) {
@@ -445,8 +446,8 @@ impl Engine {
             self.nothing_unfinished(index, slot)?;
         }
         let target = Target::Slot(slot);
-        let proto = self.clients[index as usize].proto;
-        match self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, bulk)) {
+        let via = self.clients[index as usize].via();
+        match self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, via, bulk)) {
             Ok(lane) if !self.has_room(lane) => return self.wait_for_room(index, lane),
             Ok(lane) => {
                 let seq = self.owe(index, State::Sent { lane }, Some(slot));
@@ -457,7 +458,7 @@ impl Engine {
                     self.queue(lane, whole(index, seq), NONE, 0, |out| out.extend_from_slice(frame));
                 }
             }
-            Err(_) => self.owe_held(index, target, proto, frame),
+            Err(_) => self.owe_held(index, target, via, frame),
         }
         if alone {
             self.clients[index as usize].unsettle();
@@ -494,9 +495,9 @@ impl Engine {
 
     /// Before a part is sent: its lane, if there is one, has room.
     pub(super) fn lane_has_room(&mut self, index: u32, slot: Slot) -> Result<(), Pause> {
-        let proto = self.clients[index as usize].proto;
+        let via = self.clients[index as usize].via();
         let Some(node) = self.table.owner(slot) else { return Ok(()) };
-        let lane = self.table.node(node).lanes[proto as usize][0];
+        let lane = self.table.node(node).lane(via, false);
         match lane {
             NONE => Ok(()),
             lane if self.has_room(lane) => Ok(()),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::resp::{Proto, ReplyScanner, encode};
 
 use super::{
-    ids::{LaneId, Micros, NodeId, Ticket},
+    ids::{LaneId, Micros, NodeId, Ticket, UserId},
     pipe::Pipe,
     settings::Auth,
 };
@@ -13,6 +13,33 @@ use super::{
 /// Bytes of a reply from which it is passed on piece by piece while it is still arriving. Smaller ones are delivered whole, so
 /// that a connection that breaks in the middle of one leaves nothing half told.
 pub const STREAM_FROM: usize = 64 * 1024;
+
+/// What two requests must have in common to share a lane to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via {
+    pub proto: Proto,
+    pub user: UserId,
+}
+
+/// Whom a lane serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Every client that may ride it; bulk lanes carry large frames only.
+    Shared { bulk: bool },
+    /// One client at a time, as long as its lease lasts.
+    Private(Lease),
+}
+
+/// How long a private lane is one client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// Nobody's: it waits to be leased, since this moment.
+    Idle { since: Micros },
+    /// Until the request that it was leased for is answered.
+    Request,
+    /// Until it is given back: the connection holds state of the client's.
+    Pinned { client: u32 },
+}
 
 /// Where a lane stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +81,8 @@ pub enum Stream {
 pub struct Lane {
     pub id: LaneId,
     pub node: NodeId,
-    pub proto: Proto,
-    pub bulk: bool,
+    pub via: Via,
+    pub role: Role,
     pub state: LaneState,
     pub greeting: Vec<u8>,
     pub greeting_replies: u8,
@@ -81,7 +108,7 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub fn new(id: LaneId, node: NodeId, proto: Proto, bulk: bool, auth: Option<&Auth>, now: Micros) -> Self {
+    pub fn new(id: LaneId, node: NodeId, via: Via, role: Role, auth: Option<&Auth>, now: Micros) -> Self {
         let mut greeting = Vec::new();
         let mut replies = 0;
         if let Some(auth) = auth {
@@ -92,15 +119,15 @@ impl Lane {
             }
             replies += 1;
         }
-        if proto == Proto::Resp3 {
+        if via.proto == Proto::Resp3 {
             encode::command(&mut greeting, &[b"HELLO", b"3"]);
             replies += 1;
         }
         Lane {
             id,
             node,
-            proto,
-            bulk,
+            via,
+            role,
             state: LaneState::Dialing,
             greeting,
             greeting_replies: replies,
@@ -117,6 +144,13 @@ impl Lane {
             progress_us: now,
             blocked: Vec::new(),
         }
+    }
+
+    /// Whether its node owes an answer for longer than `timeout_us`. On a private lane it may take all the time in the world: that is
+    /// what blocking commands are for.
+    pub fn is_overdue(&self, now: Micros, timeout_us: Micros) -> bool {
+        let patient = matches!(self.role, Role::Private(_)) && self.is_open();
+        !patient && !self.queue.is_empty() && self.progress_us + timeout_us < now
     }
 
     /// Whether what is queued is written at once.

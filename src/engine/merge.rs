@@ -3,12 +3,13 @@
 use crate::{
     cluster::Slot,
     command::Fan,
-    resp::{Proto, Span, View, encode, view},
+    resp::{Span, View, encode, view},
 };
 
 use super::{
     Engine,
     ids::{Micros, NONE, Ticket},
+    lane::Via,
     scan_cursor::ScanJob,
     send::Target,
     session::{NO_SLOT, State},
@@ -91,7 +92,7 @@ pub enum Job {
 pub struct Merge {
     pub client: u32,
     pub seq: u32,
-    pub proto: Proto,
+    pub via: Via,
     pub job: Job,
     pub parts: Vec<Part>,
     pub left: u32,
@@ -147,11 +148,11 @@ impl Merge {
 
 impl Engine {
     /// Opens a merge in the place of the reply that the client is owed last. Answers its index.
-    pub(super) fn open_merge(&mut self, client: u32, seq: u32, proto: Proto, job: Job) -> u32 {
+    pub(super) fn open_merge(&mut self, client: u32, seq: u32, via: Via, job: Job) -> u32 {
         let mut merge = self.spare_merges.pop().unwrap_or_else(|| Merge {
             client,
             seq,
-            proto,
+            via,
             job: Job::Sum,
             parts: Vec::new(),
             left: 0,
@@ -159,7 +160,7 @@ impl Engine {
             order: Vec::new(),
             places: Vec::new(),
         });
-        (merge.client, merge.seq, merge.proto, merge.job) = (client, seq, proto, job);
+        (merge.client, merge.seq, merge.via, merge.job) = (client, seq, via, job);
         let index = self.merges.insert(merge) as u32;
         self.clients[client as usize].reply(seq).state = State::Merging { merge: index };
         index
@@ -170,13 +171,13 @@ impl Engine {
         let entry = &mut self.merges[merge as usize];
         let ticket = Ticket { client: entry.client, seq: entry.seq, part: entry.parts.len() as u32 };
         entry.left += 1;
-        let proto = entry.proto;
-        let lane = self.lane_of(target, proto);
+        let via = entry.via;
+        let lane = self.lane_of(target, via);
         let state = State::Sent { lane: lane.unwrap_or(NONE) };
         self.merges[merge as usize].parts.push(Part { target, state, first: keys.0, count: keys.1 });
         match lane {
             Some(lane) => self.queue(lane, ticket, NONE, lead, write),
-            None => self.hold_part(ticket, target, proto, lead, write),
+            None => self.hold_part(ticket, target, via, lead, write),
         }
     }
 
@@ -186,10 +187,10 @@ impl Engine {
         let ticket = Ticket { client: entry.client, seq: entry.seq, part: entry.parts.len() as u32 };
         entry.parts.push(Part { target, state: State::Sent { lane: NONE }, first: 0, count: 0 });
         entry.left += 1;
-        let proto = entry.proto;
+        let via = entry.via;
         let mut frame = Vec::new();
         write(&mut frame);
-        self.hold_fresh(ticket, target, proto, 0, frame.into(), self.now + wait_us);
+        self.hold_fresh(ticket, target, via, 0, frame.into(), self.now + wait_us);
     }
 
     /// Takes one part's reply; the last one finishes the merge.
@@ -251,12 +252,12 @@ impl Engine {
             Job::AllOk => encode::simple(out, b"OK"),
             Job::Fan { fan, count } => {
                 let replies: Vec<&[u8]> = (0..merge.parts.len()).map(|part| merge.reply(part)).collect();
-                super::merge_replies::merge(*fan, merge.proto, *count, &replies, out);
+                super::merge_replies::merge(*fan, merge.via.proto, *count, &replies, out);
             }
             Job::Info => self.merged_info(merge, out),
-            Job::ConfigGet => super::persona::config_get(merge.reply(0), merge.proto, out),
+            Job::ConfigGet => super::persona::config_get(merge.reply(0), merge.via.proto, out),
             Job::CommandList { count_only } => super::persona::command_list(merge.reply(0), *count_only, out),
-            Job::CommandNames => super::persona::command_names(merge.reply(0), merge.proto, out),
+            Job::CommandNames => super::persona::command_names(merge.reply(0), merge.via.proto, out),
             Job::RandomKeySizes | Job::RandomKey { .. } => return self.merged_random_key(merge, out),
             Job::Scan(_) => return self.merged_scan(merge, out),
             Job::Learn { .. } | Job::LearnKeys { .. } => return self.merged_learn(merge, out),

@@ -20,6 +20,7 @@ mod merge_replies;
 mod persona;
 mod pipe;
 mod pool;
+mod private;
 mod pump;
 mod retry;
 mod scan_cursor;
@@ -31,6 +32,7 @@ mod since;
 mod split;
 mod table;
 mod unknown;
+mod users;
 
 use std::{
     cmp::Reverse,
@@ -59,11 +61,13 @@ use self::{
     lane::{Lane, LaneState},
     merge::Merge,
     pool::Pool,
+    private::PrivateLanes,
     pump::{Ahead, Retry},
     retry::Budget,
     session::{Ending, Session},
     table::Table,
     unknown::Learned,
+    users::Users,
 };
 
 /// What the driver is to do.
@@ -176,6 +180,8 @@ pub struct Engine {
     clients: Slab<Session>,
     lanes: Slab<Lane>,
     lanes_made: u32,
+    private: PrivateLanes,
+    users: Users,
     merges: Slab<Merge>,
     retries: Slab<Retry>,
     spare_merges: Vec<Merge>,
@@ -229,6 +235,7 @@ impl Engine {
     /// `seed` is for jitter only.
     pub fn new(settings: Settings, scripts: Arc<Scripts>, seed: u64, now: Micros) -> Self {
         Engine {
+            users: Users::new(settings.auth.clone()),
             settings,
             now,
             random: fastrand::Rng::with_seed(seed),
@@ -236,6 +243,7 @@ impl Engine {
             clients: Slab::new(),
             lanes: Slab::new(),
             lanes_made: 0,
+            private: PrivateLanes::default(),
             merges: Slab::new(),
             retries: Slab::new(),
             spare_merges: Vec::new(),
@@ -421,14 +429,10 @@ impl Engine {
         // A longer request would close the lane that it shares with others.
         self.settings.limits.multibulk_len_max = since::multibulk_len_max(&map.persona);
         self.table.publish(map);
-        let failed: Vec<u32> = self
-            .table
-            .nodes
-            .iter()
-            .filter(|node| node.in_map && node.failed)
-            .flat_map(|node| node.lanes.iter().flatten().copied())
-            .collect();
-        for lane in failed.into_iter().filter(|lane| *lane != ids::NONE) {
+        let failed =
+            |node: ids::NodeId| self.table.nodes[usize::from(node.0)].in_map && self.table.nodes[usize::from(node.0)].failed;
+        let failed: Vec<u32> = self.lanes.iter().filter(|(_, lane)| failed(lane.node)).map(|(index, _)| index as u32).collect();
+        for lane in failed {
             self.give_lane_up(lane);
         }
         let waiting: Vec<u32> = self
@@ -518,13 +522,14 @@ impl Engine {
 
     fn sweep(&mut self) {
         self.pool.sweep();
+        self.sweep_private_lanes();
         if self.settings.idle_timeout_us > 0 {
             self.close_idle_clients();
         }
         let silent: Vec<u32> = self
             .lanes
             .iter()
-            .filter(|(_, lane)| !lane.queue.is_empty() && lane.progress_us + self.settings.node_timeout_us < self.now)
+            .filter(|(_, lane)| lane.is_overdue(self.now, self.settings.node_timeout_us))
             .map(|(index, _)| index as u32)
             .collect();
         for lane in silent {

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use crate::{
     cluster::Addr,
     command::{self, Class, SplitKind},
-    resp::{Proto, RequestScanner, Scanned, Span},
+    resp::{RequestScanner, Scanned, Span},
 };
 
 use super::{
-    Engine, RefreshCause, Timer,
-    ids::{Micros, NONE, NodeId, Ticket},
-    lane::InFlight,
+    Engine, RefreshCause, Timer, answer,
+    ids::{LaneId, Micros, NONE, NodeId, Ticket},
+    lane::{InFlight, Lease, Via},
     retry::{Asked, Held, Verdict, backoff_us, on_error},
     send::{NotNow, Target},
     session::{NO_SLOT, State},
@@ -29,6 +29,9 @@ const ASK_GOOD_US: Micros = 50_000;
 
 /// Until the lane that an ASK needs is open, it is looked at this often.
 const ASK_LOOK_US: Micros = 1_000;
+
+/// A request that needs a private lane when there are none looks again after this long.
+const LANES_LOOK_US: Micros = 50_000;
 
 /// An address that must be confirmed by a map whose questions were asked after this moment.
 #[derive(Clone, Debug)]
@@ -45,7 +48,7 @@ pub struct Retry {
     pub frame: Bytes,
     pub lead: u16,
     target: Target,
-    proto: Proto,
+    via: Via,
     deadline: Micros,
     not_before: Micros,
     tries: u32,
@@ -57,17 +60,19 @@ pub struct Retry {
     /// is a node's. So no script's words are believed twice.
     pub wrapped: bool,
     healed: bool,
+    /// It rides a private lane: this one, if it has been leased already.
+    pub private: Option<Option<LaneId>>,
     last: String,
 }
 
 impl Retry {
-    pub fn new(ticket: Ticket, frame: Bytes, target: Target, proto: Proto, lead: u16, deadline: Micros) -> Self {
+    pub fn new(ticket: Ticket, frame: Bytes, target: Target, via: Via, lead: u16, deadline: Micros) -> Self {
         Retry {
             ticket,
             frame,
             lead,
             target,
-            proto,
+            via,
             deadline,
             not_before: 0,
             tries: 0,
@@ -76,6 +81,7 @@ impl Retry {
             confirm: None,
             wrapped: false,
             healed: false,
+            private: None,
             last: String::new(),
         }
     }
@@ -118,7 +124,7 @@ impl Engine {
             return false;
         }
         let lane = &self.lanes[lane_index as usize];
-        let (node, proto) = (lane.node, lane.proto);
+        let (node, via) = (lane.node, lane.via);
         let frame = self.frame_of(lane_index, entry);
         let target = self.target_of(entry);
         let command = name_of(&frame).and_then(|name| command::lookup(&name));
@@ -135,7 +141,7 @@ impl Engine {
             self.counters.forged_redirects += u64::from(line.starts_with(b"MOVED ") || line.starts_with(b"ASK "));
             return false;
         }
-        let mut retry = self.retry_of(entry, frame, target, proto);
+        let mut retry = self.retry_of(entry, frame, target, via);
         if perhaps_script && matches!(&verdict, Verdict::Moved(_, Some(addr)) if self.table.find(addr) == Some(node)) {
             // No node sends a request to itself.
             self.counters.forged_redirects += 1;
@@ -181,8 +187,8 @@ impl Engine {
     }
 
     /// A request whose lane broke, and that may be sent again.
-    pub(super) fn resend_lost(&mut self, entry: &InFlight, frame: Bytes, target: Target, proto: Proto) {
-        let mut retry = self.retry_of(entry, frame, target, proto);
+    pub(super) fn resend_lost(&mut self, entry: &InFlight, frame: Bytes, target: Target, via: Via) {
+        let mut retry = self.retry_of(entry, frame, target, via);
         (retry.ask, retry.confirm) = (None, None);
         retry.tries += 1;
         retry.last = "the connection to the node was lost".into();
@@ -237,13 +243,13 @@ impl Engine {
     }
 
     /// The retry record of a request in flight, taken out of its place, or a new one.
-    fn retry_of(&mut self, entry: &InFlight, frame: Bytes, target: Target, proto: Proto) -> Retry {
+    fn retry_of(&mut self, entry: &InFlight, frame: Bytes, target: Target, via: Via) -> Retry {
         if entry.retry != NONE {
-            let taken = Retry::new(entry.ticket, Bytes::new(), target, proto, 0, 0);
+            let taken = Retry::new(entry.ticket, Bytes::new(), target, via, 0, 0);
             return std::mem::replace(&mut self.retries[entry.retry as usize], taken);
         }
         let arrived = self.clients[entry.ticket.client as usize].reply(entry.ticket.seq).arrived;
-        Retry::new(entry.ticket, frame, target, proto, entry.lead, arrived + self.settings.retry_deadline_us)
+        Retry::new(entry.ticket, frame, target, via, entry.lead, arrived + self.settings.retry_deadline_us)
     }
 
     fn put_back(&mut self, place: u32, retry: Retry) {
@@ -331,6 +337,9 @@ impl Engine {
                 self.counters.resent += 1;
                 let ticket = self.retries[place as usize].ticket;
                 self.clients[ticket.client as usize].waiting -= 1;
+                if let Some(leased) = &mut self.retries[place as usize].private {
+                    *leased = None;
+                }
                 self.queue_retry(lane, place, asking);
                 self.set_state(ticket, State::Sent { lane });
                 note(ahead, slot, Ahead::Lane(lane));
@@ -351,7 +360,7 @@ impl Engine {
     fn decide(&mut self, place: u32, ahead: Option<Ahead>) -> Move {
         let now = self.now;
         let retry = &self.retries[place as usize];
-        let (deadline, not_before, proto, target) = (retry.deadline, retry.not_before, retry.proto, retry.target);
+        let (deadline, not_before, via, target) = (retry.deadline, retry.not_before, retry.via, retry.target);
         if now >= deadline {
             return Move::GiveUp;
         }
@@ -391,7 +400,7 @@ impl Engine {
         let ask =
             retry.ask.filter(|(node, until)| now < *until && self.table.nodes[usize::from(node.0)].in_map).map(|(node, _)| node);
         let node = ask.or_else(|| self.resolve(target));
-        let lane = node.ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, proto, bulk));
+        let lane = node.ok_or(NotNow::NoNode).and_then(|node| self.lane_for(place, node, via, bulk));
         match lane {
             Ok(lane) if ask.is_some() && !self.lanes[lane as usize].is_open() => {
                 Move::Wait { until: (now + ASK_LOOK_US).min(deadline) }
@@ -400,6 +409,7 @@ impl Engine {
                 self.refresh(RefreshCause::ClusterDown);
                 Move::Wait { until: (now + 100_000).min(deadline) }
             }
+            Err(NotNow::LanesUsedUp) => Move::Wait { until: (now + LANES_LOOK_US).min(deadline) },
             Err(NotNow::DialAfter(after)) => {
                 self.refresh(RefreshCause::LaneLost);
                 Move::Wait { until: after.min(deadline) }
@@ -424,9 +434,28 @@ impl Engine {
         }
     }
 
+    /// The lane that a waiting request takes to a node. What is leased for it stays leased until it is sent or answered.
+    fn lane_for(&mut self, place: u32, node: NodeId, via: Via, bulk: bool) -> Result<u32, NotNow> {
+        let Some(leased) = self.retries[place as usize].private else { return self.lane_to(node, via, bulk) };
+        if let Some(lane) = leased.and_then(|id| answer::lane_mut(&mut self.lanes, id)) {
+            if lane.node == node {
+                return Ok(lane.id.index);
+            }
+            let other = lane.id.index;
+            self.give_back(other);
+        }
+        let lane = self.lease(node, via, Lease::Request)?;
+        self.retries[place as usize].private = Some(Some(self.lanes[lane as usize].id));
+        Ok(lane)
+    }
+
     /// Answers a waiting request itself, for good.
     fn finish_waiting(&mut self, place: u32, reply: &[u8]) {
         let retry = self.retries.remove(place as usize);
+        if let Some(lane) = retry.private.flatten().and_then(|id| answer::lane_mut(&mut self.lanes, id)) {
+            let unused = lane.id.index;
+            self.give_back(unused);
+        }
         self.clients[retry.ticket.client as usize].waiting -= 1;
         self.deliver(retry.ticket, reply);
     }
@@ -458,7 +487,7 @@ impl Engine {
     fn split_keys(&mut self, place: u32) {
         let retry = self.retries.remove(place as usize);
         self.clients[retry.ticket.client as usize].waiting -= 1;
-        self.split_into_keys(retry.ticket, &retry.frame, retry.proto);
+        self.split_into_keys(retry.ticket, &retry.frame, retry.via);
     }
 
     /// The request that an entry in flight stands for, as it came from its client.

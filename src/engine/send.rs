@@ -2,15 +2,12 @@
 
 use bytes::Bytes;
 
-use crate::{
-    cluster::Slot,
-    resp::{Proto, encode},
-};
+use crate::{cluster::Slot, resp::encode};
 
 use super::{
     Engine, Event,
     ids::{LaneId, Micros, NONE, NodeId, Ticket},
-    lane::{InFlight, Lane},
+    lane::{InFlight, Lane, Role, Via},
     pipe::LARGE_FRAME,
     pump::Retry,
     session::State,
@@ -46,6 +43,8 @@ pub enum NotNow {
     NoNode,
     /// The node could not be reached; it is dialled again at this moment.
     DialAfter(Micros),
+    /// As many private lanes as may be are leased.
+    LanesUsedUp,
 }
 
 impl Engine {
@@ -58,22 +57,28 @@ impl Engine {
     }
 
     /// The lane to a node, dialled if need be.
-    pub(super) fn lane_to(&mut self, node: NodeId, proto: Proto, bulk: bool) -> Result<u32, NotNow> {
-        let now = self.now;
+    pub(super) fn lane_to(&mut self, node: NodeId, via: Via, bulk: bool) -> Result<u32, NotNow> {
         let entry = self.table.node(node);
-        let place = &mut entry.lanes[proto as usize][usize::from(bulk)];
-        if *place != NONE {
-            return Ok(*place);
+        let known = entry.lane(via, bulk);
+        if known != NONE {
+            return Ok(known);
         }
-        if entry.dial_after_us > now {
+        let index = self.dial(node, via, Role::Shared { bulk })?;
+        self.table.node(node).set_lane(via, bulk, index);
+        Ok(index)
+    }
+
+    /// A new lane, unless its node was found out of reach a moment ago.
+    pub(super) fn dial(&mut self, node: NodeId, via: Via, role: Role) -> Result<u32, NotNow> {
+        let entry = self.table.node(node);
+        if entry.dial_after_us > self.now {
             return Err(NotNow::DialAfter(entry.dial_after_us));
         }
         let index = self.lanes.vacant_key() as u32;
         self.lanes_made = self.lanes_made.wrapping_add(1);
         let id = LaneId { index, unique: self.lanes_made };
-        self.lanes.insert(Lane::new(id, node, proto, bulk, self.settings.auth.as_ref(), now));
-        *place = index;
         self.events.push_back(Event::Dial { lane: id, addr: entry.addr.clone() });
+        self.lanes.insert(Lane::new(id, node, via, role, self.users.auth(via.user), self.now));
         Ok(index)
     }
 
@@ -126,55 +131,33 @@ impl Engine {
     }
 
     /// Sends one part of a reply, or holds it until it can be sent.
-    pub(super) fn send_part(
-        &mut self,
-        ticket: Ticket,
-        target: Target,
-        proto: Proto,
-        lead: u16,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) {
-        match self.lane_of(target, proto) {
+    pub(super) fn send_part(&mut self, ticket: Ticket, target: Target, via: Via, lead: u16, write: impl FnOnce(&mut Vec<u8>)) {
+        match self.lane_of(target, via) {
             Some(lane) => {
                 self.queue(lane, ticket, NONE, lead, write);
                 self.set_state(ticket, State::Sent { lane });
             }
-            None => self.hold_part(ticket, target, proto, lead, write),
+            None => self.hold_part(ticket, target, via, lead, write),
         }
     }
 
     /// The lane that a part takes, if it can be sent now.
     #[inline]
-    pub(super) fn lane_of(&mut self, target: Target, proto: Proto) -> Option<u32> {
+    pub(super) fn lane_of(&mut self, target: Target, via: Via) -> Option<u32> {
         let node = self.resolve(target)?;
-        self.lane_to(node, proto, false).ok()
+        self.lane_to(node, via, false).ok()
     }
 
-    pub(super) fn hold_part(
-        &mut self,
-        ticket: Ticket,
-        target: Target,
-        proto: Proto,
-        lead: u16,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) {
+    pub(super) fn hold_part(&mut self, ticket: Ticket, target: Target, via: Via, lead: u16, write: impl FnOnce(&mut Vec<u8>)) {
         let mut frame = Vec::new();
         write(&mut frame);
-        self.hold_fresh(ticket, target, proto, lead, frame.into(), 0);
+        self.hold_fresh(ticket, target, via, lead, frame.into(), 0);
     }
 
     /// A request that could not be sent yet waits with its own copy of its bytes, until this moment at least.
-    pub(super) fn hold_fresh(
-        &mut self,
-        ticket: Ticket,
-        target: Target,
-        proto: Proto,
-        lead: u16,
-        frame: Bytes,
-        not_before: Micros,
-    ) {
+    pub(super) fn hold_fresh(&mut self, ticket: Ticket, target: Target, via: Via, lead: u16, frame: Bytes, not_before: Micros) {
         let arrived = self.clients[ticket.client as usize].reply(ticket.seq).arrived;
-        let retry = Retry::new(ticket, frame, target, proto, lead, arrived + self.settings.retry_deadline_us);
+        let retry = Retry::new(ticket, frame, target, via, lead, arrived + self.settings.retry_deadline_us);
         self.hold(retry.after(not_before));
     }
 

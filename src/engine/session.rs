@@ -13,7 +13,8 @@ use crate::{
 };
 
 use super::{
-    ids::Micros,
+    ids::{Micros, UserId},
+    lane::Via,
     pipe::{LARGE_FRAME, Pipe},
 };
 
@@ -198,6 +199,7 @@ pub struct Session {
     pub active: Option<Box<Active>>,
     pub scanner: RequestScanner,
     pub proto: Proto,
+    pub user: UserId,
     pub reply_mode: ReplyMode,
     pub ending: Ending,
     /// What it sends is not read any more: it said QUIT, or broke the protocol.
@@ -239,6 +241,7 @@ impl Session {
             active: None,
             scanner: RequestScanner::default(),
             proto: Proto::Resp2,
+            user: UserId::default(),
             reply_mode: ReplyMode::On,
             ending: Ending::No,
             deaf: false,
@@ -262,6 +265,12 @@ impl Session {
 
     pub fn owed(&self) -> usize {
         self.active.as_ref().map_or(0, |active| active.replies.len())
+    }
+
+    /// What a lane must be for this client to ride it.
+    #[inline]
+    pub fn via(&self) -> Via {
+        Via { proto: self.proto, user: self.user }
     }
 
     pub fn next_seq(&self) -> u32 {

@@ -24,6 +24,8 @@ pub struct Settings {
     pub idle_timeout_us: Micros,
     /// A lane with requests in flight that is silent for so long is given up.
     pub node_timeout_us: Micros,
+    /// Private lanes of one worker, leased and idle: blocked clients and those that watch keys need one each.
+    pub private_lanes_max: usize,
     /// Written first on each lane: AUTH of the proxy's account, if one is configured.
     pub auth: Option<Auth>,
     /// TCP port shown in INFO, 0 when the proxy listens on unix sockets only.
@@ -55,6 +57,7 @@ impl Default for Settings {
             lane_buffer_max: 64 << 20,
             idle_timeout_us: 0,
             node_timeout_us: 60_000_000,
+            private_lanes_max: 10_000,
             auth: None,
             tcp_port: 0,
         }

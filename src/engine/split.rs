@@ -5,12 +5,13 @@ use bytes::Bytes;
 use crate::{
     cluster::Slot,
     command::SplitKind,
-    resp::{Proto, Span, encode},
+    resp::{Span, encode},
 };
 
 use super::{
     Engine,
     ids::{NONE, Ticket},
+    lane::Via,
     merge::Job,
     pump::spans_of,
     send::Target,
@@ -88,8 +89,8 @@ impl Engine {
             self.lane_has_room(client, slot)?;
         }
         let seq = self.owe(client, State::Sent { lane: NONE }, None);
-        let proto = self.clients[client as usize].proto;
-        let merge = self.open_merge(client, seq, proto, kind.job());
+        let via = self.clients[client as usize].via();
+        let merge = self.open_merge(client, seq, via, kind.job());
         self.merges[merge as usize].order.extend(by_slot.iter().map(|(_, key)| *key));
         let mut first = 0;
         let mut moving = false;
@@ -108,7 +109,7 @@ impl Engine {
     }
 
     /// Sends a waiting request, or a waiting part, again as one request a key.
-    pub(super) fn split_into_keys(&mut self, ticket: Ticket, frame: &Bytes, proto: Proto) {
+    pub(super) fn split_into_keys(&mut self, ticket: Ticket, frame: &Bytes, via: Via) {
         let (Some(spans), Some(kind)) = (spans_of(frame), split_kind(frame)) else {
             return self.deliver(ticket, b"-ERR proxy: a command that was split cannot be read again\r\n");
         };
@@ -117,7 +118,7 @@ impl Engine {
         let merge = match self.clients[ticket.client as usize].reply(ticket.seq).state {
             State::Merging { merge } if ticket.part != NONE => merge,
             _ => {
-                let merge = self.open_merge(ticket.client, ticket.seq, proto, kind.job());
+                let merge = self.open_merge(ticket.client, ticket.seq, via, kind.job());
                 self.merges[merge as usize].order.extend(0..keys as u32);
                 merge
             }

@@ -6,7 +6,10 @@ use rustc_hash::FxHashMap;
 
 use crate::cluster::{Addr, SLOT_COUNT, Slot, SlotMap};
 
-use super::ids::{Micros, NONE, NodeId};
+use super::{
+    ids::{Micros, NONE, NodeId},
+    lane::Via,
+};
 
 /// How long a slot counts as moving after the last sign of it, unless the map says so itself: longer than a slot's keys usually
 /// take, and the only cost of being wrong is that multi-key commands of one client on it go one at a time.
@@ -19,11 +22,12 @@ const DIAL_WAIT_MAX_US: Micros = 500_000;
 /// No owner known.
 const NO_NODE: u16 = u16::MAX;
 
-/// A node as a worker sees it: where it is, and the lanes to it. `lanes[proto][bulk]`.
+/// A node as a worker sees it: where it is, and the shared lanes to it.
 pub struct NodeEntry {
     pub id: Arc<str>,
     pub addr: Addr,
-    pub lanes: [[u32; 2]; 2],
+    /// `lanes[user][proto][bulk]`; users beyond the end have none.
+    lanes: Vec<[[u32; 2]; 2]>,
     pub in_map: bool,
     pub master: bool,
     pub failed: bool,
@@ -38,7 +42,7 @@ impl NodeEntry {
         NodeEntry {
             id,
             addr,
-            lanes: [[NONE; 2]; 2],
+            lanes: Vec::new(),
             in_map: true,
             master: true,
             failed: false,
@@ -57,8 +61,22 @@ impl NodeEntry {
         (self.dial_wait_us, self.dial_after_us) = (0, 0);
     }
 
+    /// The shared lane for this purpose, or `NONE`.
+    #[inline]
+    pub fn lane(&self, via: Via, bulk: bool) -> u32 {
+        self.lanes.get(usize::from(via.user.0)).map_or(NONE, |lanes| lanes[via.proto as usize][usize::from(bulk)])
+    }
+
+    pub fn set_lane(&mut self, via: Via, bulk: bool, lane: u32) {
+        let user = usize::from(via.user.0);
+        if self.lanes.len() <= user {
+            self.lanes.resize(user + 1, [[NONE; 2]; 2]);
+        }
+        self.lanes[user][via.proto as usize][usize::from(bulk)] = lane;
+    }
+
     fn has_lanes(&self) -> bool {
-        self.lanes.iter().flatten().any(|lane| *lane != NONE)
+        self.lanes.iter().flatten().flatten().any(|lane| *lane != NONE)
     }
 }
 

@@ -120,13 +120,13 @@ impl Engine {
     /// The request itself, now that its slot is known.
     pub(super) fn send_to_stage(&mut self, index: u32) {
         let merge = self.merges.remove(index as usize);
-        let (client, seq, proto) = (merge.client, merge.seq, merge.proto);
+        let (client, seq, via) = (merge.client, merge.seq, merge.via);
         let Job::SendTo { frame, slot } = merge.job else { return };
         let target = slot.map_or(Target::Any(self.any_slot(client)), Target::Slot);
         let reply = self.clients[client as usize].reply(seq);
         reply.slot = slot.map_or(super::session::NO_SLOT, Slot::get);
         reply.state = State::Sent { lane: super::ids::NONE };
-        self.send_part(whole(client, seq), target, proto, 0, |out| out.extend_from_slice(&frame));
+        self.send_part(whole(client, seq), target, via, 0, |out| out.extend_from_slice(&frame));
     }
 }
 
