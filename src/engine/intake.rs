@@ -263,7 +263,13 @@ impl Engine {
             },
             _ => command,
         };
-        self.clients[index as usize].last_command = Some(command);
+        let session = &mut self.clients[index as usize];
+        session.last_command = Some(command);
+        if !session.modes.is_plain()
+            && let Some(taken) = self.in_mode(index, command, frame, spans)
+        {
+            return taken;
+        }
         let taken = match (command.class, command.keys) {
             (Class::Keyed, Keys::First) if spans.len() > 1 => {
                 let slot = Slot::of(spans[1].of(frame));

@@ -17,6 +17,7 @@ mod lane;
 mod local;
 mod merge;
 mod merge_replies;
+mod modes;
 mod persona;
 mod pipe;
 mod pool;

@@ -15,6 +15,7 @@ use crate::{
 use super::{
     ids::{Micros, UserId},
     lane::Via,
+    modes::Modes,
     pipe::{LARGE_FRAME, Pipe},
 };
 
@@ -200,6 +201,7 @@ pub struct Session {
     pub scanner: RequestScanner,
     pub proto: Proto,
     pub user: UserId,
+    pub modes: Modes,
     pub reply_mode: ReplyMode,
     pub ending: Ending,
     /// What it sends is not read any more: it said QUIT, or broke the protocol.
@@ -242,6 +244,7 @@ impl Session {
             scanner: RequestScanner::default(),
             proto: Proto::Resp2,
             user: UserId::default(),
+            modes: Modes::default(),
             reply_mode: ReplyMode::On,
             ending: Ending::No,
             deaf: false,

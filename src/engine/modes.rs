@@ -1,0 +1,44 @@
+//! What a connection is in the middle of, and what it may ask meanwhile: the checks that a server makes before it runs a command.
+
+use crate::{command::Command, resp::Span};
+
+use super::{Engine, session::Pause};
+
+/// The states of a connection in which not every command is simply carried out. Most connections are in none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modes(u8);
+
+impl Modes {
+    /// It has not authenticated itself, and must.
+    pub const LOCKED_OUT: Modes = Modes(1);
+    /// Between MULTI and EXEC.
+    pub const TRANSACTION: Modes = Modes(1 << 1);
+    /// It has subscriptions and speaks RESP2.
+    pub const SUBSCRIBED: Modes = Modes(1 << 2);
+
+    #[inline]
+    pub fn is_plain(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn has(self, mode: Modes) -> bool {
+        self.0 & mode.0 != 0
+    }
+
+    pub fn set(&mut self, mode: Modes, on: bool) {
+        if on { self.0 |= mode.0 } else { self.0 &= !mode.0 }
+    }
+}
+
+impl Engine {
+    /// Looks at a command that the table knows, in the order in which a server does. `None`: it is carried out as ever.
+    pub(super) fn in_mode(
+        &mut self,
+        _index: u32,
+        _command: &'static Command,
+        _frame: &[u8],
+        _spans: &[Span],
+    ) -> Option<Result<(), Pause>> {
+        None
+    }
+}
