@@ -35,9 +35,8 @@ const fn tables() -> [[u16; 256]; 8] {
 /// The sum of `bytes`.
 pub(super) fn crc16(bytes: &[u8]) -> u16 {
     let mut sum = 0u16;
-    let mut groups = bytes.chunks_exact(8);
-    for group in &mut groups {
-        let [a, b, c, d, e, f, g, h] = *group else { unreachable!("chunks_exact gives eight") };
+    let (groups, rest) = bytes.as_chunks();
+    for &[a, b, c, d, e, f, g, h] in groups {
         let [high, low] = sum.to_be_bytes();
         sum = TABLES[7][usize::from(a ^ high)]
             ^ TABLES[6][usize::from(b ^ low)]
@@ -48,7 +47,7 @@ pub(super) fn crc16(bytes: &[u8]) -> u16 {
             ^ TABLES[1][usize::from(g)]
             ^ TABLES[0][usize::from(h)];
     }
-    for byte in groups.remainder() {
+    for byte in rest {
         sum = (sum << 8) ^ TABLES[0][usize::from((sum >> 8) as u8 ^ byte)];
     }
     sum

@@ -11,11 +11,13 @@ use crate::resp::Span;
 /// The command with this name in any case; a subcommand is found by [`lookup_sub`]. Some 6 ns.
 #[inline]
 pub fn lookup(name: &[u8]) -> Option<&'static Command> {
-    let hash = hash_of(name)?;
+    let ends = ends_of(name)?;
+    let hash = hash_of(ends, name.len());
     let displacement = DISPLACEMENTS[(hash >> 57) as usize % DISPLACEMENTS.len()] as usize;
     let slot = ((hash >> 32) as usize ^ displacement) % SLOTS.len();
-    let command = &COMMANDS[SLOTS[slot] as usize];
-    is_name(name, command.name.as_bytes()).then_some(command)
+    let place = SLOTS[slot] as usize;
+    let command = &COMMANDS[place];
+    is_name((name, ends), (command.name.as_bytes(), ENDS[place])).then_some(command)
 }
 
 /// The subcommand of `container` with this name in any case: `lookup_sub(config, b"get")` is CONFIG|GET.
@@ -51,15 +53,25 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
     COMMANDS.iter().chain(COMMANDS.iter().flat_map(|command| command.subs))
 }
 
-/// Whether `name` is `upper`, an upper-case name, in any case. Names of up to 16 bytes, all but a few, are compared
-/// as the two words that [`ends_of`] makes of them: a loop over the bytes takes up to three times as long.
+/// The ends of every name in [`COMMANDS`].
+static ENDS: [Ends; COMMANDS.len()] = {
+    let mut ends = [(0, 0); COMMANDS.len()];
+    let mut place = 0;
+    while place < COMMANDS.len() {
+        ends[place] = ends_of(COMMANDS[place].name.as_bytes()).expect("no name is empty");
+        place += 1;
+    }
+    ends
+};
+
+/// Whether the first name is the second, an upper-case one, in any case. Names of up to 16 bytes, all but a few, are compared
+/// by their ends alone: a loop over the bytes takes up to three times as long.
 #[inline]
-fn is_name(name: &[u8], upper: &[u8]) -> bool {
+fn is_name((name, ends): (&[u8], Ends), (upper, upper_ends): (&[u8], Ends)) -> bool {
     if name.len() != upper.len() || name.len() > 16 {
         return name.eq_ignore_ascii_case(upper);
     }
-    let (Some(found), Some(wanted)) = (ends_of(name), ends_of(upper)) else { return false };
-    is_word(found.0, wanted.0) && is_word(found.1, wanted.1)
+    is_word(ends.0, upper_ends.0) && is_word(ends.1, upper_ends.1)
 }
 
 /// Eight bytes at once: they may differ in bit 5 where the upper-case word has a letter. The bytes of a name
@@ -74,26 +86,30 @@ fn is_word(found: u64, upper: u64) -> bool {
 /// Clears bit 5 of every byte: `a` becomes `A`.
 const FOLD: u64 = 0xDFDF_DFDF_DFDF_DFDF;
 
-/// The hash of table.py's `hash_of`; `None` for the empty name.
+/// The hash of table.py's `hash_of`.
 #[inline]
-fn hash_of(name: &[u8]) -> Option<u64> {
-    let (head, tail) = ends_of(name)?;
-    let mixed = (head & FOLD).wrapping_add(name.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    Some((mixed.rotate_left(32) ^ (tail & FOLD)).wrapping_mul(0xD6E8_FEB8_6659_FD93))
+fn hash_of((head, tail): Ends, len: usize) -> u64 {
+    let mixed = (head & FOLD).wrapping_add(len as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed.rotate_left(32) ^ (tail & FOLD)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
 }
 
-/// The first and last bytes as two numbers; they overlap in short names.
+/// The first and last bytes of a name as two numbers; they overlap in short names.
+type Ends = (u64, u64);
+
+/// `None` for the empty name.
 #[inline]
-fn ends_of(name: &[u8]) -> Option<(u64, u64)> {
+const fn ends_of(name: &[u8]) -> Option<Ends> {
     if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
         return Some((u64::from_le_bytes(*head), u64::from_le_bytes(*tail)));
     }
     if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
-        return Some((u32::from_le_bytes(*head).into(), u32::from_le_bytes(*tail).into()));
+        return Some((u32::from_le_bytes(*head) as u64, u32::from_le_bytes(*tail) as u64));
     }
-    let (first, last) = (*name.first()?, *name.last()?);
-    let middle = name[name.len() / 2];
-    Some((u64::from(first) | u64::from(middle) << 8 | u64::from(last) << 16, 0))
+    match name {
+        [] => None,
+        [first, .., last] => Some((*first as u64 | (name[name.len() / 2] as u64) << 8 | (*last as u64) << 16, 0)),
+        [only] => Some((*only as u64 * 0x01_01_01, 0)),
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +137,8 @@ mod tests {
                 let mut changed = name.to_vec();
                 changed[index] = byte;
                 let expected = changed.eq_ignore_ascii_case(name);
-                assert_eq!(is_name(&changed, name), expected, "{changed:?}");
+                let ends = |name| ends_of(name).expect("no name is empty");
+                assert_eq!(is_name((&changed, ends(&changed)), (name, ends(name))), expected, "{changed:?}");
             }
         }
     }

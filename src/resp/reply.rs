@@ -64,7 +64,16 @@ impl ReplyScanner {
     ///
     /// # Errors
     /// If the bytes are no RESP; the scanner is of no more use then.
+    #[inline]
     pub fn advance(&mut self, buf: &[u8]) -> Result<Progress, ReplyError> {
+        match short_reply_len(buf) {
+            Some(used) if self.at_start() => Ok(Progress { used, done: true }),
+            _ => self.advance_values(buf),
+        }
+    }
+
+    /// As [`advance`](Self::advance), for replies of any shape.
+    fn advance_values(&mut self, buf: &[u8]) -> Result<Progress, ReplyError> {
         let at_start = self.at_start();
         let mut used = if self.bulk_left > 0 { self.advance_bulk(buf)? } else { 0 };
         let mut left = if at_start { 1 } else { self.values_left };
@@ -131,7 +140,7 @@ impl ReplyScanner {
 
 /// The length of the first whole reply in `buf`; `None` if there is none, or no RESP.
 pub fn first_reply_len(buf: &[u8]) -> Option<usize> {
-    values_len(buf, 1)
+    short_reply_len(buf).or_else(|| values_len(buf, 1))
 }
 
 /// The length of the first `count` values in `buf`; `None` if there are fewer.
@@ -140,9 +149,20 @@ pub(super) fn values_len(buf: &[u8], count: u64) -> Option<usize> {
         return Some(0);
     }
     let mut scanner = ReplyScanner { values_left: count, bulk_left: 0 };
-    match scanner.advance(buf) {
+    match scanner.advance_values(buf) {
         Ok(Progress { used, done: true }) => Some(used),
         _ => None,
+    }
+}
+
+/// The size of the reply at the start of `buf` if it is whole and of a shape that most have: a short bulk, alone or as the only
+/// element, a null, or `+OK`.
+#[inline]
+fn short_reply_len(buf: &[u8]) -> Option<usize> {
+    match buf.first_chunk::<5>()? {
+        b"+OK\r\n" | b"$-1\r\n" => Some(5),
+        b"*1\r\n$" => Some(4 + short_bulk_len(&buf[4..])?),
+        _ => short_bulk_len(buf),
     }
 }
 
@@ -172,11 +192,15 @@ fn value(rest: &[u8]) -> Result<Value, ReplyError> {
 
 /// A value that begins with a length.
 fn sized(kind: u8, line: &[u8]) -> Result<Value, ReplyError> {
-    let number = header::number(line, LINE_LEN_MAX).map_err(|fault| match fault {
-        Fault::NotANumber => ReplyError::InvalidLength,
-        Fault::InvalidCrlf => ReplyError::InvalidCrlf,
-        Fault::TooLong => ReplyError::LineTooLong,
-    })?;
+    let short = line.first_chunk().and_then(header::short_number).map(|(count, head)| (count as i64, head));
+    let number = match short {
+        Some(_) => short,
+        None => header::number(line, LINE_LEN_MAX).map_err(|fault| match fault {
+            Fault::NotANumber => ReplyError::InvalidLength,
+            Fault::InvalidCrlf => ReplyError::InvalidCrlf,
+            Fault::TooLong => ReplyError::LineTooLong,
+        })?,
+    };
     let Some((count, head)) = number else {
         return Ok(Value::Cut);
     };
