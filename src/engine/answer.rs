@@ -227,6 +227,17 @@ impl Engine {
     #[inline]
     fn reply_complete(&mut self, index: u32, reply: &[u8]) -> Result<(), Broken> {
         let lane = &mut self.lanes[index as usize];
+        let Some(ticket) = lane.pop_plain(reply) else { return self.special_reply(index, reply) };
+        if !lane.blocked.is_empty() {
+            self.unblock(index);
+        }
+        self.deliver(ticket, reply);
+        Ok(())
+    }
+
+    /// As `reply_complete`, for any reply to any request.
+    fn special_reply(&mut self, index: u32, reply: &[u8]) -> Result<(), Broken> {
+        let lane = &mut self.lanes[index as usize];
         if let LaneState::Greeting(left) = lane.state {
             return self.greeted(index, left, reply);
         }
@@ -252,7 +263,6 @@ impl Engine {
     }
 
     /// Delivers a reply, unless it is a refusal that the client is not to see.
-    #[inline]
     fn judge(&mut self, index: u32, entry: &InFlight, reply: &[u8], speaker: Speaker) {
         let held = reply.first() == Some(&b'-') && self.answer_error(index, entry, reply, speaker);
         self.release(index, entry);
@@ -303,7 +313,15 @@ impl Engine {
         if lane.role == Role::Private(Lease::Request) {
             return self.give_back(index);
         }
-        if !lane.blocked.is_empty() && lane.pipe.held() <= self.settings.lane_buffer_max / 2 {
+        if !lane.blocked.is_empty() {
+            self.unblock(index);
+        }
+    }
+
+    /// Who waits for room on a lane goes on when half of it is free.
+    fn unblock(&mut self, index: u32) {
+        let lane = &mut self.lanes[index as usize];
+        if lane.pipe.held() <= self.settings.lane_buffer_max / 2 {
             for client in std::mem::take(&mut lane.blocked) {
                 self.resume_later(client);
             }
@@ -326,28 +344,28 @@ impl Engine {
     /// What a filled reply sets off: writing, and whatever waited for it.
     #[inline]
     pub(super) fn after_fill(&mut self, client: u32) {
-        let session = &mut self.clients[client as usize];
+        let Engine { clients, dirty_clients, lazy_clients, touched, .. } = self;
+        let session = &mut clients[client as usize];
         let Some(active) = session.active.as_ref() else { return };
         let (held, owed) = (active.out.held(), active.replies.len());
         let over = active.output_held() > self.settings.output_buffer_max;
         if owed == 0 || held >= WRITE_FROM {
             if !session.dirty {
                 session.dirty = true;
-                self.dirty_clients.push(ClientId(client));
+                dirty_clients.push(ClientId(client));
             }
             if session.ending != Ending::No {
-                self.touch(client);
+                touched.push(client);
             }
         } else if held > 0 && session.lazy == 0 && !session.dirty {
             session.lazy = 1;
-            self.lazy_clients.push(ClientId(client));
+            lazy_clients.push(ClientId(client));
         }
-        let session = &mut self.clients[client as usize];
-        if session.waiting > 0 {
+        let (waits, paused) = (session.waiting > 0, session.pause.is_some());
+        if waits {
             self.pump_later(client);
         }
-        let session = &mut self.clients[client as usize];
-        if session.pause.is_some() && !session.to_resume {
+        if paused {
             self.resume_later(client);
         }
         // What overtook others counts too, although none of it can be written yet.

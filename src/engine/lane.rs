@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::resp::{Proto, ReplyScanner, encode};
 
 use super::{
-    ids::{LaneId, Micros, NodeId, Ticket, UserId},
+    ids::{LaneId, Micros, NONE, NodeId, Ticket, UserId},
     pipe::Pipe,
     settings::Auth,
 };
@@ -151,6 +151,21 @@ impl Lane {
     pub fn is_overdue(&self, now: Micros, timeout_us: Micros) -> bool {
         let patient = matches!(self.role, Role::Private(_)) && self.is_open();
         !patient && !self.queue.is_empty() && self.progress_us + timeout_us < now
+    }
+
+    /// The request that `reply` answers, released, if both are as nearly all are: a shared lane's small request that was sent once and
+    /// alone, and neither an error nor a push.
+    #[inline]
+    pub fn pop_plain(&mut self, reply: &[u8]) -> Option<Ticket> {
+        let InFlight { ticket, len, retry, lead, large } = *self.queue.front()?;
+        let plain = self.is_open() && matches!(self.role, Role::Shared { .. }) && retry == NONE && lead == 0 && !large;
+        let news = matches!(reply.first(), Some(b'-' | b'>'));
+        if !plain || news || !self.pipe.front_written(len as usize, false) {
+            return None;
+        }
+        self.queue.pop_front();
+        self.pipe.release_small(len as usize);
+        Some(ticket)
     }
 
     /// Whether what is queued is written at once.

@@ -36,8 +36,8 @@ pub enum State {
     Merging { merge: u32 },
     /// It is here, but others come first: `parked[at..at + len]`.
     Parked { at: u32, len: u32 },
-    /// As `Parked`, but large.
-    Whole(Bytes),
+    /// As `Parked`, but large. Boxed, because it is rare and a queue is short of room, not of time.
+    Whole(Box<Bytes>),
 }
 
 /// One owed reply.
@@ -99,7 +99,7 @@ impl Active {
         }
         if bytes.len() >= LARGE_FRAME {
             self.whole_bytes += bytes.len();
-            return State::Whole(Bytes::copy_from_slice(bytes));
+            return State::Whole(Box::new(Bytes::copy_from_slice(bytes)));
         }
         if self.parked.len() > PARKED_COMPACT && self.parked_live * 2 < self.parked.len() {
             self.compact_parked();
@@ -134,7 +134,7 @@ impl Active {
                 }
                 State::Whole(bytes) => {
                     self.whole_bytes -= bytes.len();
-                    self.out.push_large(std::mem::take(bytes));
+                    self.out.push_large(std::mem::take(&mut **bytes));
                 }
                 _ => break,
             }
@@ -319,7 +319,7 @@ impl Session {
             return self.fill(seq, &[]);
         }
         active.whole_bytes += bytes.len();
-        active.replies[index].state = State::Whole(bytes);
+        active.replies[index].state = State::Whole(Box::new(bytes));
         let drained = active.drain_ready();
         self.head = self.head.wrapping_add(drained);
         drained > 0
