@@ -96,6 +96,8 @@ pub struct Merge {
     pub job: Job,
     pub parts: Vec<Part>,
     pub left: u32,
+    /// How many parts were answered with an error.
+    failed: u32,
     arena: Vec<u8>,
     /// The request's keys, as indexes, in the order of the parts.
     pub order: Vec<u32>,
@@ -124,17 +126,20 @@ impl Merge {
     }
 
     fn take_reply(&mut self, part: u32, reply: &[u8]) {
+        let failed = reply.first() == Some(&b'-');
+        // That all is well is known without the words.
+        let kept = if !failed && matches!(self.job, Job::AllOk) { &[] } else { reply };
         let at = self.arena.len() as u32;
-        self.arena.extend_from_slice(reply);
-        self.parts[part as usize].state = State::Parked { at, len: reply.len() as u32 };
+        self.arena.extend_from_slice(kept);
+        self.parts[part as usize].state = State::Parked { at, len: kept.len() as u32 };
+        self.failed += u32::from(failed);
         self.left -= 1;
     }
 
-    /// The first part that failed, and how many did.
-    fn failure(&self) -> Option<(usize, usize)> {
+    /// The first part that failed.
+    fn failure(&self) -> Option<usize> {
         let failed = |part: &usize| self.reply(*part).first() == Some(&b'-');
-        let first = (0..self.parts.len()).find(failed)?;
-        Some((first, (0..self.parts.len()).filter(failed).count()))
+        (0..self.parts.len()).filter(|_| self.failed > 0).find(failed)
     }
 
     /// Forgets its parts: the next stage begins.
@@ -142,7 +147,7 @@ impl Merge {
         self.job = job;
         self.parts.clear();
         self.arena.clear();
-        self.left = 0;
+        (self.left, self.failed) = (0, 0);
     }
 }
 
@@ -156,6 +161,7 @@ impl Engine {
             job: Job::Sum,
             parts: Vec::new(),
             left: 0,
+            failed: 0,
             arena: Vec::new(),
             order: Vec::new(),
             places: Vec::new(),
@@ -168,16 +174,32 @@ impl Engine {
 
     /// Adds one part and sends it.
     pub(super) fn add_part(&mut self, merge: u32, target: Target, lead: u16, keys: (u32, u32), write: impl FnOnce(&mut Vec<u8>)) {
+        let lane = self.lane_of(target, self.merges[merge as usize].via);
+        self.add_part_on(merge, lane, target, lead, keys, write);
+    }
+
+    /// Adds one part and sends it on this lane, or holds it if there is none for now.
+    #[inline]
+    pub(super) fn add_part_on(
+        &mut self,
+        merge: u32,
+        lane: Option<u32>,
+        target: Target,
+        lead: u16,
+        keys: (u32, u32),
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let entry = &mut self.merges[merge as usize];
         let ticket = Ticket { client: entry.client, seq: entry.seq, part: entry.parts.len() as u32 };
         entry.left += 1;
-        let via = entry.via;
-        let lane = self.lane_of(target, via);
         let state = State::Sent { lane: lane.unwrap_or(NONE) };
-        self.merges[merge as usize].parts.push(Part { target, state, first: keys.0, count: keys.1 });
+        entry.parts.push(Part { target, state, first: keys.0, count: keys.1 });
         match lane {
             Some(lane) => self.queue(lane, ticket, NONE, lead, write),
-            None => self.hold_part(ticket, target, via, lead, write),
+            None => {
+                let via = entry.via;
+                self.hold_part(ticket, target, via, lead, write)
+            }
         }
     }
 
@@ -241,8 +263,8 @@ impl Engine {
             merge.job,
             Job::Fan { fan: Fan::OneSucceeded, .. } | Job::Learn { .. } | Job::LearnKeys { .. } | Job::Scan(_)
         );
-        if !tolerant && let Some((first, failed)) = merge.failure() {
-            part_error(merge, first, failed, out);
+        if !tolerant && let Some(first) = merge.failure() {
+            part_error(merge, first, out);
             return true;
         }
         match &merge.job {
@@ -278,7 +300,7 @@ impl Engine {
 }
 
 /// One failed part fails the whole, in the part's own words and with its place.
-fn part_error(merge: &Merge, first: usize, failed: usize, out: &mut Vec<u8>) {
+fn part_error(merge: &Merge, first: usize, out: &mut Vec<u8>) {
     // Only the line's end: texts such as that of an unknown command end in a blank.
     let error = merge.reply(first);
     let error = error.strip_suffix(b"\r\n").unwrap_or(error);
@@ -290,7 +312,8 @@ fn part_error(merge: &Merge, first: usize, failed: usize, out: &mut Vec<u8>) {
             Target::Slot(slot) => format!("slot {}", slot.get()),
             Target::Any(_) | Target::Node(_) => format!("node {} of {}", first + 1, merge.parts.len()),
         };
-        out.extend_from_slice(format!(" (proxy: {failed} of {} parts failed, first {place})", merge.parts.len()).as_bytes());
+        let (failed, parts) = (merge.failed, merge.parts.len());
+        out.extend_from_slice(format!(" (proxy: {failed} of {parts} parts failed, first {place})").as_bytes());
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -307,28 +330,27 @@ fn merged_mget(merge: &mut Merge, out: &mut Vec<u8>) {
     let mut places = std::mem::take(&mut merge.places);
     places.clear();
     places.resize(merge.order.len(), Span::default());
-    let mut complete = true;
+    let mut found = 0;
     for (number, part) in merge.parts.iter().enumerate() {
         let keys = &merge.order[part.first as usize..(part.first + part.count) as usize];
         if let (State::Parked { at, len }, [key]) = (&part.state, keys) {
             // One key, one element: what follows the header `*1` is the element.
             if merge.reply(number).starts_with(b"*1\r\n") {
                 places[*key as usize] = Span { start: at + 4, len: len - 4 };
+                found += 1;
                 continue;
             }
         }
-        let Some(View::Array(elements)) = view(merge.reply(number)) else {
-            // A part that was split into its keys is answered by the parts that took its place.
-            complete &= part.count == 0;
-            continue;
-        };
+        let Some(View::Array(elements)) = view(merge.reply(number)) else { continue };
         for (key, element) in keys.iter().zip(elements) {
             // The element is a piece of the arena, so this is its offset.
             let start = element.as_ptr().addr() - merge.arena.as_ptr().addr();
             places[*key as usize] = Span { start: start as u32, len: element.len() as u32 };
+            found += 1;
         }
     }
-    if complete && places.iter().all(|element| element.len > 0) {
+    // Every key is one part's.
+    if found == places.len() {
         encode::array(out, places.len());
         for element in &places {
             out.extend_from_slice(element.of(&merge.arena));

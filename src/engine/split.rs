@@ -56,7 +56,7 @@ impl Engine {
         let taken = if by_slot.iter().all(|(slot, _)| *slot == first) {
             self.send_single(client, first, frame, keys > 1)
         } else {
-            by_slot.sort_unstable_by_key(|(slot, key)| (slot.get(), *key));
+            by_slot.sort_unstable_by_key(|(slot, key)| u64::from(slot.get()) << 32 | u64::from(*key));
             self.split_over(client, kind, frame, spans, &by_slot)
         };
         self.by_slot = by_slot;
@@ -81,27 +81,39 @@ impl Engine {
         by_slot: &[(Slot, u32)],
     ) -> Result<(), Pause> {
         let guarded = !self.settled(client);
+        // Neighbouring slots have the same owner mostly: it is asked for its lane once.
+        let mut with_room = None;
         for group in by_slot.chunk_by(|a, b| a.0 == b.0) {
             let slot = group[0].0;
             if guarded || (group.len() > 1 && self.table.is_moving(slot, self.now)) {
                 self.nothing_unfinished(client, slot)?;
             }
-            self.lane_has_room(client, slot)?;
+            let owner = self.table.owner(slot);
+            if owner != with_room {
+                self.lane_has_room(client, slot)?;
+                with_room = owner;
+            }
         }
         let seq = self.owe(client, State::Sent { lane: NONE }, None);
         let via = self.clients[client as usize].via();
         let merge = self.open_merge(client, seq, via, kind.job());
         self.merges[merge as usize].order.extend(by_slot.iter().map(|(_, key)| *key));
+        let writer = PartWriter::new(std::mem::take(&mut self.scratch), kind, frame, spans);
         let mut first = 0;
         let mut moving = false;
+        let (mut owner, mut lane) = (None, None);
         for group in by_slot.chunk_by(|a, b| a.0 == b.0) {
             let slot = group[0].0;
             moving |= group.len() > 1 && self.table.is_moving(slot, self.now);
-            self.add_part(merge, Target::Slot(slot), 0, (first, group.len() as u32), |out| {
-                write_part(out, kind, frame, spans, group.iter().map(|(_, key)| *key as usize));
+            if lane.is_none() || self.table.owner(slot) != owner {
+                (owner, lane) = (self.table.owner(slot), self.lane_of(Target::Slot(slot), via));
+            }
+            self.add_part_on(merge, lane, Target::Slot(slot), 0, (first, group.len() as u32), |out| {
+                writer.write(out, group.iter().map(|(_, key)| *key as usize));
             });
             first += group.len() as u32;
         }
+        self.scratch = writer.lead;
         if moving {
             self.clients[client as usize].unsettle();
         }
@@ -133,10 +145,11 @@ impl Engine {
             }
             None => 0,
         };
+        let writer = PartWriter::new(Vec::new(), kind, frame, &spans);
         for key in 0..keys {
             let slot = Slot::of(spans[lead_args + key * step].of(frame));
             self.add_part(merge, Target::Slot(slot), 0, (first + key as u32, 1), |out| {
-                write_part(out, kind, frame, &spans, std::iter::once(key));
+                writer.write(out, std::iter::once(key));
             });
         }
         if ticket.part != NONE {
@@ -157,23 +170,53 @@ fn split_kind(frame: &[u8]) -> Option<SplitKind> {
     }
 }
 
-/// One slot's command: its name and the arguments of its keys, as they came.
-fn write_part(out: &mut Vec<u8>, kind: SplitKind, frame: &[u8], spans: &[Span], keys: impl ExactSizeIterator<Item = usize>) {
-    let (lead_args, step) = kind.shape();
-    encode::array(out, lead_args + keys.len() * step);
-    copy_arguments(out, frame, &spans[..lead_args]);
-    for key in keys {
-        let at = lead_args + key * step;
-        copy_arguments(out, frame, &spans[at..at + step]);
-    }
+/// Writes a split request's parts: one slot's command each, its name and the arguments of its keys as they came.
+struct PartWriter<'a> {
+    frame: &'a [u8],
+    spans: &'a [Span],
+    /// As in [`SplitKind::shape`].
+    lead_args: usize,
+    step: usize,
+    /// What stands before the key of a part that has one, as most have.
+    lead: Vec<u8>,
 }
 
-/// Neighbouring arguments with their headers, in one piece.
-fn copy_arguments(out: &mut Vec<u8>, frame: &[u8], spans: &[Span]) {
-    let (Some(first), Some(last)) = (spans.first(), spans.last()) else { return };
-    // "$<len>\r\n": a length is written without leading zeros, or it was refused.
-    let header = 3 + first.len.checked_ilog10().map_or(1, |digits| digits as usize + 1);
-    out.extend_from_slice(&frame[first.start as usize - header..last.end() + 2]);
+impl<'a> PartWriter<'a> {
+    /// `room` lends its capacity.
+    fn new(mut room: Vec<u8>, kind: SplitKind, frame: &'a [u8], spans: &'a [Span]) -> Self {
+        let (lead_args, step) = kind.shape();
+        let mut writer = PartWriter { frame, spans, lead_args, step, lead: Vec::new() };
+        room.clear();
+        writer.write_lead(&mut room, 1);
+        writer.lead = room;
+        writer
+    }
+
+    fn write_lead(&self, out: &mut Vec<u8>, keys: usize) {
+        encode::array(out, self.lead_args + keys * self.step);
+        out.extend_from_slice(self.arguments(0, self.lead_args));
+    }
+
+    #[inline]
+    fn write(&self, out: &mut Vec<u8>, keys: impl ExactSizeIterator<Item = usize>) {
+        match keys.len() {
+            1 => out.extend_from_slice(&self.lead),
+            several => self.write_lead(out, several),
+        }
+        for key in keys {
+            out.extend_from_slice(self.arguments(self.lead_args + key * self.step, self.step));
+        }
+    }
+
+    /// Neighbouring arguments with their headers: each follows the one before, and the first the frame's own header.
+    #[inline]
+    fn arguments(&self, first: usize, count: usize) -> &'a [u8] {
+        let start = match first.checked_sub(1) {
+            Some(before) => self.spans[before].end() + 2,
+            None => self.frame.iter().position(|byte| *byte == b'\n').map_or(0, |newline| newline + 1),
+        };
+        &self.frame[start..self.spans[first + count - 1].end() + 2]
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +229,7 @@ mod tests {
         let spans = spans_of(frame).expect("a whole request");
         let check = |keys: &[usize], expected: &[u8]| {
             let mut out = Vec::new();
-            write_part(&mut out, SplitKind::Mset, frame, &spans, keys.iter().copied());
+            PartWriter::new(Vec::new(), SplitKind::Mset, frame, &spans).write(&mut out, keys.iter().copied());
             assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(expected));
         };
         check(&[1], b"*3\r\n$4\r\nmset\r\n$10\r\nbbbbbbbbbb\r\n$2\r\nxx\r\n");
