@@ -236,6 +236,7 @@ impl Engine {
     }
 
     /// As `reply_complete`, for any reply to any request.
+    #[cold]
     fn special_reply(&mut self, index: u32, reply: &[u8]) -> Result<(), Broken> {
         let lane = &mut self.lanes[index as usize];
         if let LaneState::Greeting(left) = lane.state {

@@ -212,7 +212,7 @@ impl Engine {
     }
 
     /// Owes the client one more reply. Answers its number.
-    #[inline]
+    #[inline(always)]
     pub(super) fn owe(&mut self, index: u32, state: State, slot: Option<Slot>) -> u32 {
         let Engine { clients, pool, table, now, .. } = self;
         let session = &mut clients[index as usize];
@@ -413,6 +413,7 @@ impl Engine {
         }
     }
 
+    #[cold]
     fn owe_held(&mut self, index: u32, target: Target, via: Via, frame: &[u8]) {
         let seq = self.owe(index, State::Sent { lane: NONE }, target.slot());
         let frame = self.whole.clone().unwrap_or_else(|| Bytes::copy_from_slice(frame));
@@ -445,6 +446,7 @@ impl Engine {
     }
 
     /// As `send_single`, where order has to be looked at first: unsettled sessions, bulk lanes, several keys of a moving slot.
+    #[inline(never)]
     fn send_guarded(&mut self, index: u32, slot: Slot, frame: &[u8], many_keys: bool) -> Result<(), Pause> {
         let bulk = frame.len() >= BULK_FRAME;
         let alone = bulk || (many_keys && self.table.is_moving(slot, self.now));

@@ -57,12 +57,16 @@ impl Engine {
     }
 
     /// The lane to a node, dialled if need be.
+    #[inline]
     pub(super) fn lane_to(&mut self, node: NodeId, via: Via, bulk: bool) -> Result<u32, NotNow> {
-        let entry = self.table.node(node);
-        let known = entry.lane(via, bulk);
-        if known != NONE {
-            return Ok(known);
+        match self.table.node(node).lane(via, bulk) {
+            NONE => self.dial_shared(node, via, bulk),
+            known => Ok(known),
         }
+    }
+
+    #[cold]
+    fn dial_shared(&mut self, node: NodeId, via: Via, bulk: bool) -> Result<u32, NotNow> {
         let index = self.dial(node, via, Role::Shared { bulk })?;
         self.table.node(node).set_lane(via, bulk, index);
         Ok(index)

@@ -157,7 +157,7 @@ pub(super) fn values_len(buf: &[u8], count: u64) -> Option<usize> {
 
 /// The size of the reply at the start of `buf` if it is whole and of a shape that most have: a short bulk, alone or as the only
 /// element, a null, or `+OK`.
-#[inline]
+#[inline(always)]
 fn short_reply_len(buf: &[u8]) -> Option<usize> {
     match buf.first_chunk::<5>()? {
         b"+OK\r\n" | b"$-1\r\n" => Some(5),

@@ -152,7 +152,7 @@ enum Arguments {
 }
 
 /// Runs over `left` arguments from `at` on, and appends their spans.
-#[inline]
+#[inline(always)]
 fn scan_arguments(
     buf: &[u8],
     at: usize,
