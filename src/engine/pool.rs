@@ -6,7 +6,7 @@ use super::session::Active;
 const SMALL_KEPT: usize = 256;
 /// What a small set may hold, in bytes.
 const SMALL_CAPACITY: usize = 16 * 1024;
-/// Sets that grew for large values: few, and only while they are in use, so that the memory of a burst comes back.
+/// Sets that grew for large values: few, and until the next sweep only, so that the memory of a burst comes back.
 const GROWN_KEPT: usize = 4;
 const GROWN_CAPACITY: usize = 2 * 1024 * 1024;
 
@@ -18,18 +18,26 @@ pub struct Pool {
     /// The fewest that `small` held since the last sweep: so many nobody needed.
     small_unused: usize,
     grown: Vec<Box<Active>>,
-    grown_used: bool,
 }
 
 impl Pool {
+    /// A small set if there is one: a grown one would live on in the hands of clients that do not need its room. Large values find the
+    /// grown ones all the same, because every small set that they took has grown.
+    #[inline]
     pub fn take(&mut self) -> Box<Active> {
-        if let Some(active) = self.grown.pop() {
-            self.grown_used = true;
-            return active;
+        match self.small.pop() {
+            Some(active) => {
+                self.small_unused = self.small_unused.min(self.small.len());
+                active
+            }
+            None => self.take_other(),
         }
-        let active = self.small.pop().unwrap_or_default();
-        self.small_unused = self.small_unused.min(self.small.len());
-        active
+    }
+
+    #[cold]
+    fn take_other(&mut self) -> Box<Active> {
+        self.small_unused = 0;
+        self.grown.pop().unwrap_or_default()
     }
 
     /// Takes back what is at rest.
@@ -44,13 +52,62 @@ impl Pool {
         }
     }
 
-    /// Called about once a second: lets go of what nobody used since the last time.
+    /// Called about once a second: lets go of what nobody used since the last time. Grown sets go in any case: to grow a few anew costs
+    /// large values nothing that they would notice, and whether one was needed, or only taken, cannot be told.
     pub fn sweep(&mut self) {
-        if !std::mem::take(&mut self.grown_used) {
-            self.grown.clear();
-        }
+        self.grown = Vec::new();
         // Half of it, so that traffic that comes and goes does not start from nothing each time; the coldest, which lie deepest.
         self.small.drain(..self.small_unused.div_ceil(2));
         self.small_unused = self.small.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sized(capacity: usize) -> Box<Active> {
+        let mut active = Box::new(Active::default());
+        active.input.reserve_exact(capacity);
+        active
+    }
+
+    /// How many small sets it keeps, and how many bytes it keeps in all.
+    fn kept(pool: &mut Pool) -> (usize, usize) {
+        let bytes = pool.small.iter_mut().chain(&mut pool.grown).map(|active| active.capacity()).sum();
+        (pool.small.len(), bytes)
+    }
+
+    #[test]
+    fn the_memory_of_a_burst_comes_back_under_small_traffic() {
+        let mut pool = Pool::default();
+        (0..1000).for_each(|_| pool.give(sized(1024)));
+        (0..10).for_each(|_| pool.give(sized(1024 * 1024)));
+        assert_eq!(kept(&mut pool), (256, 256 * 1024 + 4 * 1024 * 1024), "a burst leaves this much at most");
+        let mut seen = Vec::new();
+        for _second in 0..10 {
+            for _turn in 0..100 {
+                let taken: Vec<Box<Active>> = (0..3).map(|_| pool.take()).collect();
+                assert!(taken.iter().all(|active| active.input.capacity() == 1024), "what is kept is used, the small ones first");
+                taken.into_iter().for_each(|active| pool.give(active));
+            }
+            pool.sweep();
+            seen.push(kept(&mut pool).0);
+        }
+        assert_eq!(seen, [256, 129, 66, 34, 18, 10, 6, 4, 3, 3]);
+        assert_eq!(kept(&mut pool), (3, 3 * 1024));
+    }
+
+    #[test]
+    fn grown_sets_serve_large_values_in_turn() {
+        let mut pool = Pool::default();
+        pool.give(sized(1024 * 1024));
+        for _ in 0..100 {
+            let taken = pool.take();
+            assert_eq!(taken.input.capacity(), 1024 * 1024);
+            pool.give(taken);
+        }
+        pool.give(sized(GROWN_CAPACITY + 1));
+        assert_eq!(kept(&mut pool), (0, 1024 * 1024), "what is larger than any kept one is let go at once");
     }
 }
