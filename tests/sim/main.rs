@@ -1,15 +1,23 @@
 //! The simulator: engines, scripted clients and a fake cluster in virtual time, from a seed.
 //!
-//! `truth` follows every request from lane to node and back and knows what may happen (architecture, section 2); `client` knows what
-//! a reply must look like. A seed decides everything, so a failing one is replayed, with a trace, by `KEYWAY_SIM_SEED=<seed>`;
+//! `truth` follows every request from lane to node and back and knows what may happen (architecture, section 2); `asks` is what
+//! clients ask, `answers` what a reply must look like. A seed decides everything, so a failing one is replayed, with a trace, by `KEYWAY_SIM_SEED=<seed>`;
 //! `KEYWAY_SIM_SEEDS` sets how many are run. `mutations.sh` breaks the engine on purpose and expects to be caught.
 
+mod answers;
+mod asks;
 mod chaos;
 mod client;
 mod cluster;
+mod conn;
+mod driver;
 mod link;
+mod maps;
 mod node;
 mod plan;
+mod serve;
+mod socket;
+mod tags;
 mod truth;
 mod world;
 

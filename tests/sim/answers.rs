@@ -1,0 +1,190 @@
+//! What a client makes of the answers.
+
+use std::collections::HashSet;
+
+use keyway::resp::{View, view};
+
+use crate::{
+    client::{Expect, Life, Owed},
+    tags::{parse_tag, tag_text},
+    truth::Tag,
+    world::World,
+};
+
+impl World {
+    /// One reply reached a client.
+    pub fn client_reads_reply(&mut self, index: usize, reply: &[u8]) {
+        let now = self.now;
+        if self.trace {
+            println!(
+                "{now:>9} client {index} reads {}",
+                String::from_utf8_lossy(&reply[..reply.len().min(120)]).replace("\r\n", "|")
+            );
+        }
+        let client = &mut self.clients[index];
+        client.answered += 1;
+        let Some(owed) = client.owed.pop_front() else {
+            return self
+                .truth
+                .accuse(format!("client {index} was told {:?} and was owed nothing", String::from_utf8_lossy(reply)));
+        };
+        if reply.first() == Some(&b'-') && self.is_allowed_error(index, &owed, reply) {
+            if matches!(owed.expect, Expect::Scan) {
+                self.clients[index].scan = None;
+            }
+            return;
+        }
+        if let Err(why) = self.check_reply(index, &owed, reply) {
+            let tag = (index as u32, owed.seq);
+            let text = format!(
+                "client {index} request {} ({:?}) was answered {:?}: {why}{}",
+                owed.seq,
+                owed.expect,
+                String::from_utf8_lossy(&reply[..reply.len().min(300)]),
+                self.truth.describe(tag)
+            );
+            self.truth.accuse(text);
+        }
+    }
+
+    fn is_allowed_error(&mut self, index: usize, owed: &Owed, reply: &[u8]) -> bool {
+        let tag = (index as u32, owed.seq);
+        let text = String::from_utf8_lossy(reply);
+        if matches!(&owed.expect, Expect::Forged(forged) if forged == reply) {
+            return true;
+        }
+        if text.contains("proxy: outcome unknown") {
+            self.unknown_outcomes += 1;
+            let tagged = !matches!(owed.expect, Expect::Counter(_) | Expect::Count(_) | Expect::Sha(_) | Expect::Unknown);
+            return owed.write && (!tagged || self.truth.is_unknown(tag));
+        }
+        if text.contains("proxy: no answer within") || text.starts_with("-LOADING Keyway has no slot map yet") {
+            self.gave_up += 1;
+            let in_time = self.now < owed.sent_at + self.plan.deadline_us;
+            let calm = self.calm_since.is_some_and(|calm| calm + 2_500_000 < self.now);
+            let done = owed.write && owed.one_slot && self.truth.was_applied(tag) && !matches!(owed.expect, Expect::Forged(..));
+            return !in_time && !calm && !done;
+        }
+        matches!(owed.expect, Expect::Unknown) && text.starts_with("-ERR unknown command 'NOSUCH'")
+    }
+
+    fn check_reply(&mut self, index: usize, owed: &Owed, reply: &[u8]) -> Result<(), String> {
+        let tag = (index as u32, owed.seq);
+        let seen = view(reply).ok_or("it cannot be read")?;
+        let client = &mut self.clients[index];
+        match (&owed.expect, reply[0]) {
+            (Expect::Hello, kind) => client.resp3 = kind == b'%',
+            (Expect::Exact(text), _) if text == b"+RESET\r\n" => client.resp3 = false,
+            (_, b'_' | b'%' | b'~' | b'=') if !client.resp3 => return Err("a RESP2 client does not read this".into()),
+            _ if client.resp3 && reply.starts_with(b"$-1") => return Err("a RESP3 client does not read this".into()),
+            _ => {}
+        }
+        match (&owed.expect, seen) {
+            (Expect::Exact(expected), _) => (expected == reply).then_some(()).ok_or("another text was expected".into()),
+            (Expect::Hello, View::Map(_) | View::Array(_)) => Ok(()),
+            (Expect::Clients, View::Bulk(text) | View::Verbatim(text)) if text.starts_with(b"id=") => Ok(()),
+            (Expect::Written(keys), View::Simple(b"OK")) => self.applied_once(tag, keys),
+            (Expect::Pushed(key), View::Integer(_)) => {
+                self.clients[index].acked.entry(key.clone()).or_default().push(owed.seq);
+                self.applied_once(tag, std::slice::from_ref(key))
+            }
+            (Expect::Script(key), View::Bulk(text)) if text == tag_text(tag).as_bytes() => {
+                self.clients[index].acked.entry(key.clone()).or_default().push(owed.seq);
+                self.applied_once(tag, std::slice::from_ref(key))
+            }
+            (Expect::Text(key), found) => is_text_of(key, &found),
+            (Expect::Texts(keys), View::Array(elements)) if elements.len() == keys.len() => keys
+                .iter()
+                .zip(elements)
+                .try_for_each(|(key, element)| is_text_of(key, &view(element).ok_or("unreadable element")?)),
+            (Expect::List(key), View::Array(elements)) => {
+                self.check_list(index, owed.seq, key, elements.map(<[u8]>::to_vec).collect())
+            }
+            (Expect::Count(most), View::Integer(count)) if (0..=*most as i64).contains(&count) => Ok(()),
+            (Expect::Counter(key), View::Integer(count)) => {
+                let new = self.clients[index].counters.entry(key.clone()).or_default().insert(count);
+                new.then_some(()).ok_or("the counter stood there before".into())
+            }
+            (Expect::Scan, View::Array(mut elements)) if elements.len() == 2 => {
+                let cursor = elements.next().and_then(view);
+                let keys = elements.next().and_then(view);
+                self.check_page(index, cursor, keys)
+            }
+            (Expect::Keys, View::Array(_)) | (Expect::Number, View::Integer(_)) => Ok(()),
+            (Expect::Sha(sha), View::Bulk(found)) if found == sha.as_bytes() => Ok(()),
+            _ => Err("it has the wrong shape".into()),
+        }
+    }
+
+    fn applied_once(&self, tag: Tag, keys: &[String]) -> Result<(), String> {
+        keys.iter().try_for_each(|key| match self.truth.times_applied(tag, key) {
+            1 => Ok(()),
+            times => Err(format!("it was applied {times} times to {key}")),
+        })
+    }
+
+    /// A list holds whole elements, each once, and all that this client was told to have pushed before.
+    fn check_list(&mut self, index: usize, seq: u32, key: &str, elements: Vec<Vec<u8>>) -> Result<(), String> {
+        let mut found = HashSet::new();
+        for element in &elements {
+            let Some(View::Bulk(text)) = view(element) else { return Err("an element is no string".into()) };
+            let tag = parse_tag(text).ok_or("an element that nobody pushed")?;
+            if !found.insert(tag) && !self.plan.forgeries {
+                return Err(format!("{tag:?} is in it twice"));
+            }
+        }
+        let acked = self.clients[index].acked.get(key).map(Vec::as_slice).unwrap_or_default();
+        let client = index as u32;
+        let missing = |pushed: &&u32| {
+            **pushed < seq && !found.contains(&(client, **pushed)) && !self.truth.came_after(client, key, **pushed, seq)
+        };
+        match acked.iter().find(missing) {
+            Some(missing) => Err(format!("the acknowledged element of request {missing} is missing")),
+            None => Ok(()),
+        }
+    }
+
+    /// A whole scan finds every key that was there from its beginning to its end.
+    fn check_page(&mut self, index: usize, cursor: Option<View<'_>>, keys: Option<View<'_>>) -> Result<(), String> {
+        let (Some(View::Bulk(cursor)), Some(View::Array(keys))) = (cursor, keys) else { return Err("it is no page".into()) };
+        let cursor: u64 = std::str::from_utf8(cursor).ok().and_then(|digits| digits.parse().ok()).ok_or("no cursor")?;
+        let found = keys.filter_map(|key| match view(key) {
+            Some(View::Bulk(key)) => Some(String::from_utf8_lossy(key).into_owned()),
+            _ => None,
+        });
+        let Some((at, seen, pages)) = self.clients[index].scan.as_mut() else { return Err("no scan is under way".into()) };
+        *at = cursor;
+        *pages += 1;
+        seen.extend(found);
+        if *pages > 3000 {
+            return Err("the scan does not end".into());
+        }
+        if cursor == 0 {
+            let missing = self.lasting_keys.iter().find(|key| !seen.contains(*key)).cloned();
+            self.clients[index].scan = None;
+            self.scans_done += 1;
+            return missing.map_or(Ok(()), |key| Err(format!("the scan missed {key}")));
+        }
+        if self.clients[index].life == Life::Open {
+            self.ask_scan(index);
+            self.deliver_to_engine_later(index);
+        }
+        Ok(())
+    }
+}
+
+/// A value says which key it was written to.
+fn is_text_of(key: &str, found: &View<'_>) -> Result<(), String> {
+    match found {
+        View::Null | View::Bulk(b"") => Ok(()),
+        View::Bulk(text) if parse_tag(text).is_some() => {
+            let mark = format!(".{key}:");
+            let head = &text[..text.len().min(80)];
+            head.windows(mark.len())
+                .any(|window| window == mark.as_bytes())
+                .then_some(())
+                .ok_or("it belongs to another key".into())
+        }
+        _ => Err("it is no text".into()),
+    }
+}
