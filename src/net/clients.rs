@@ -35,7 +35,7 @@ pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted, public_id: u64) {
     };
     let client = worker.with_engine(|engine| engine.client_open(public_id, &peer, &local));
     let socket = Rc::new(Socket::new(stream));
-    worker.clients.borrow_mut().insert(client.0, socket.clone());
+    worker.clients.borrow_mut().insert(client, socket.clone());
     worker.client_opened();
     tokio::task::spawn_local(run(worker.clone(), client, socket));
 }

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     io::{self, IoSlice},
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, Waker, ready},
 };
 
@@ -11,6 +12,30 @@ use tokio::{
     io::{AsyncRead, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+
+use crate::engine::ClientId;
+
+/// A worker's clients' sockets by the engine's ids, which are small and dense: every write to a client begins with a look in here.
+#[derive(Default)]
+pub struct Sockets(Vec<Option<Rc<Socket>>>);
+
+impl Sockets {
+    pub fn get(&self, client: ClientId) -> Option<&Rc<Socket>> {
+        self.0.get(client.0 as usize)?.as_ref()
+    }
+
+    pub fn insert(&mut self, client: ClientId, socket: Rc<Socket>) {
+        let place = client.0 as usize;
+        if self.0.len() <= place {
+            self.0.resize_with(place + 1, || None);
+        }
+        self.0[place] = Some(socket);
+    }
+
+    pub fn remove(&mut self, client: ClientId) -> Option<Rc<Socket>> {
+        self.0.get_mut(client.0 as usize)?.take()
+    }
+}
 
 pub enum Stream {
     Tcp(TcpStream),

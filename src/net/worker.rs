@@ -25,7 +25,13 @@ use crate::{
     topology::{RefreshCause, TopologyHandle},
 };
 
-use super::{clients, clock::Clock, lanes, listener::Accepted, socket::Socket};
+use super::{
+    clients,
+    clock::Clock,
+    lanes,
+    listener::Accepted,
+    socket::{Socket, Sockets},
+};
 
 /// One read takes at most this much: a busy socket's whole pipeline, or a fair share of a large value.
 const SCRATCH: usize = 128 * 1024;
@@ -108,7 +114,7 @@ impl WorkerHandle {
 pub(super) struct Worker {
     pub engine: RefCell<Engine>,
     pub config: WorkerConfig,
-    pub clients: RefCell<FxHashMap<u32, Rc<Socket>>>,
+    pub clients: RefCell<Sockets>,
     pub lanes: RefCell<FxHashMap<LaneId, Rc<Socket>>>,
     pub scratch: RefCell<Box<[u8]>>,
     clients_counted: Arc<AtomicUsize>,
@@ -204,7 +210,7 @@ impl Worker {
             }
             Event::CloseClient { client } => self.close_client(client),
             Event::Resume { client } => {
-                if let Some(socket) = self.clients.borrow().get(&client.0) {
+                if let Some(socket) = self.clients.borrow().get(client) {
                     socket.wake();
                 }
             }
@@ -229,7 +235,7 @@ impl Worker {
 
     /// Forgets a client whose connection is to be closed, or has ended.
     pub fn close_client(self: &Rc<Self>, client: ClientId) {
-        let Some(socket) = self.clients.borrow_mut().remove(&client.0) else { return };
+        let Some(socket) = self.clients.borrow_mut().remove(client) else { return };
         socket.close();
         self.clients_counted.fetch_sub(1, Relaxed);
         self.config.shared.connected.fetch_sub(1, Relaxed);
@@ -312,7 +318,7 @@ impl Worker {
     }
 
     pub fn flush_client(self: &Rc<Self>, client: ClientId) {
-        let Some(socket) = self.clients.borrow().get(&client.0).cloned() else { return };
+        let Some(socket) = self.clients.borrow().get(client).cloned() else { return };
         let mut engine = self.engine.borrow_mut();
         let outcome = flush(
             &socket,
