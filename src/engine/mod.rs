@@ -168,6 +168,9 @@ struct Timer {
 /// How often idle clients, silent lanes and spare buffers are looked at.
 const SWEEP_US: Micros = 1_000_000;
 
+/// Room for so many sessions is never given back: it is less than half a MiB.
+const SESSIONS_KEPT: usize = 2048;
+
 /// Turns that a reply waits for the client's other replies before it is written alone: a busy loop brings the others within a few,
 /// an idle one passes them in microseconds.
 const LAZY_TURNS: u8 = 8;
@@ -523,6 +526,9 @@ impl Engine {
 
     fn sweep(&mut self) {
         self.pool.sweep();
+        if self.clients.capacity() > (4 * self.clients.len()).max(SESSIONS_KEPT) {
+            self.clients.shrink_to_fit();
+        }
         self.sweep_private_lanes();
         if self.settings.idle_timeout_us > 0 {
             self.close_idle_clients();
