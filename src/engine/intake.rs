@@ -496,7 +496,7 @@ impl Engine {
             State::Merging { merge } => {
                 self.merges[merge as usize].parts.iter().any(|part| !part.is_finished() && part.slot() == slot.get())
             }
-            State::Parked { .. } | State::Whole(_) => false,
+            State::Parked { .. } | State::Whole { .. } => false,
         });
         if meets { Err(Pause::Order) } else { Ok(()) }
     }

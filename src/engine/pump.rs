@@ -327,7 +327,7 @@ impl Engine {
                     part += 1;
                 }
             }
-            State::Parked { .. } | State::Whole(_) => {}
+            State::Parked { .. } | State::Whole { .. } => {}
         }
     }
 

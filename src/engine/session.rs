@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use slab::Slab;
 
 use crate::{
     command::Command,
@@ -25,8 +26,9 @@ pub const NO_SLOT: u16 = u16::MAX;
 /// Replies that overtook others are kept in one arena; dead bytes of it are dropped from this size on.
 const PARKED_COMPACT: usize = 64 * 1024;
 
-/// Where one owed reply stands.
-#[derive(Debug)]
+/// Where one owed reply stands. Plain data, so that what comes is noted without a look at what it replaces: that is out of the cache
+/// by then, and nothing else needs it.
+#[derive(Clone, Copy, Debug)]
 pub enum State {
     /// Its request is queued or written on this lane.
     Sent { lane: u32 },
@@ -36,8 +38,8 @@ pub enum State {
     Merging { merge: u32 },
     /// It is here, but others come first: `parked[at..at + len]`.
     Parked { at: u32, len: u32 },
-    /// As `Parked`, but large. Boxed, because it is rare and a queue is short of room, not of time.
-    Whole(Box<Bytes>),
+    /// As `Parked`, but large: `whole[place]`.
+    Whole { place: u32 },
 }
 
 /// One owed reply.
@@ -54,7 +56,7 @@ pub struct Reply {
 
 impl Reply {
     pub fn is_finished(&self) -> bool {
-        matches!(self.state, State::Parked { .. } | State::Whole(_))
+        matches!(self.state, State::Parked { .. } | State::Whole { .. })
     }
 }
 
@@ -65,7 +67,8 @@ pub struct Active {
     pub out: Pipe,
     parked: Vec<u8>,
     parked_live: usize,
-    /// Bytes of `Whole` replies that wait.
+    /// Large replies that wait, and their bytes.
+    whole: Slab<Bytes>,
     whole_bytes: usize,
     /// Bytes received and not taken yet: an unfinished request, or what follows one that must wait.
     pub input: Vec<u8>,
@@ -85,6 +88,7 @@ impl Active {
             + self.parked.capacity()
             + self.out.small().capacity()
             + self.replies.capacity() * size_of::<Reply>()
+            + self.whole.capacity() * size_of::<Bytes>()
     }
 
     /// Bytes kept for the client because it has not read them, or because others come first.
@@ -98,8 +102,7 @@ impl Active {
             return State::Parked { at: 0, len: 0 };
         }
         if bytes.len() >= LARGE_FRAME {
-            self.whole_bytes += bytes.len();
-            return State::Whole(Box::new(Bytes::copy_from_slice(bytes)));
+            return self.park_whole(Bytes::copy_from_slice(bytes));
         }
         if self.parked.len() > PARKED_COMPACT && self.parked_live * 2 < self.parked.len() {
             self.compact_parked();
@@ -108,6 +111,11 @@ impl Active {
         self.parked.extend_from_slice(bytes);
         self.parked_live += bytes.len();
         State::Parked { at, len: bytes.len() as u32 }
+    }
+
+    fn park_whole(&mut self, bytes: Bytes) -> State {
+        self.whole_bytes += bytes.len();
+        State::Whole { place: self.whole.insert(bytes) as u32 }
     }
 
     fn compact_parked(&mut self) {
@@ -125,16 +133,17 @@ impl Active {
     /// Moves replies that are ready and next in order to the out pipe. Answers how many replies left the queue.
     fn drain_ready(&mut self) -> u32 {
         let mut drained = 0;
-        while let Some(reply) = self.replies.front_mut() {
-            match &mut reply.state {
+        while let Some(reply) = self.replies.front() {
+            match reply.state {
                 State::Parked { at, len } => {
-                    let (at, len) = (*at as usize, *len as usize);
+                    let (at, len) = (at as usize, len as usize);
                     self.out.small().extend_from_slice(&self.parked[at..at + len]);
                     self.parked_live -= len;
                 }
-                State::Whole(bytes) => {
+                State::Whole { place } => {
+                    let bytes = self.whole.remove(place as usize);
                     self.whole_bytes -= bytes.len();
-                    self.out.push_large(std::mem::take(&mut **bytes));
+                    self.out.push_large(bytes);
                 }
                 _ => break,
             }
@@ -318,8 +327,7 @@ impl Session {
         if active.replies[index].silent || gone {
             return self.fill(seq, &[]);
         }
-        active.whole_bytes += bytes.len();
-        active.replies[index].state = State::Whole(Box::new(bytes));
+        active.replies[index].state = active.park_whole(bytes);
         let drained = active.drain_ready();
         self.head = self.head.wrapping_add(drained);
         drained > 0
