@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     admin::{self, AdminState, Facts},
     config::{AddressRule, Config, ListenAddr},
-    engine::{Auth, Scripts, Settings},
+    engine::{Auth, Registry, Scripts, Settings},
     net::{BindError, Clock, Listener, Shared, ToWorker, WorkerConfig, WorkerHandle, WorkerStats},
     resp,
     topology::{self, TopologyConfig, TopologyHandle},
@@ -290,6 +290,7 @@ fn start_workers(
     topology: &TopologyHandle,
 ) -> Result<Vec<WorkerHandle>, AppError> {
     let scripts = Arc::new(Scripts::new(config.limits.scripts_bytes));
+    let subscriptions = Arc::new(Registry::default());
     let run_id: String = std::iter::repeat_with(|| format!("{:08x}", fastrand::u32(..))).take(5).collect();
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..config.proxy.worker_count().get()).map(|_| mpsc::unbounded_channel()).unzip();
@@ -303,6 +304,7 @@ fn start_workers(
             clients_max: config.limits.clients,
             run_id: run_id.clone(),
             scripts: scripts.clone(),
+            subscriptions: subscriptions.clone(),
             shared: shared.clone(),
             maps: topology.maps(),
             topology: topology.clone(),
@@ -349,6 +351,9 @@ fn settings(config: &Config, tcp_port: u16) -> Settings {
         idle_timeout_us: config.timeouts.idle.map_or(0, |idle| idle.as_micros() as u64),
         node_timeout_us: config.timeouts.node.as_micros() as u64,
         private_lanes_max: limits.private_lanes,
+        client_subscriptions_max: limits.client_subscriptions,
+        subscriptions_bytes_max: limits.subscriptions_bytes,
+        subscriber_buffer_max: limits.subscriber_buffer_bytes,
         auth: config
             .cluster
             .password

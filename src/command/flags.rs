@@ -44,6 +44,11 @@ impl Flags {
         self.has(bits::READONLY)
     }
 
+    /// Subscribes, publishes, or tells of subscriptions.
+    pub const fn is_pubsub(self) -> bool {
+        self.has(bits::PUBSUB)
+    }
+
     pub const fn is_admin(self) -> bool {
         self.has(bits::ADMIN)
     }

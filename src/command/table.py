@@ -40,6 +40,8 @@ KEYS = {
     "MEMORY": "Keys::None",
     # BY and GET name patterns, not keys; SORT_RO knows no STORE.
     "SORT_RO": "Keys::First",
+    # One key, but its count is the proxy's business: it does not take the way of plain single keys.
+    "SPUBLISH": "Keys::Range { first: 1, last: 1, step: 1 }",
     # Not keys to the server, which does not check them, but it knows only the channels of its own slots.
     "PUBSUB|SHARDNUMSUB": "Keys::Range { first: 2, last: -1, step: 1 }",
 }

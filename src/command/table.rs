@@ -218,7 +218,7 @@ pub(super) static COMMANDS: [Command; 290] = [
     row(202, "SORT", -2, WRITE | DENYOOM | MOVABLE_KEYS, Class::Keyed, Keys::Special(Special::Sort), &[]),
     row(203, "SORT_RO", -2, READONLY | MOVABLE_KEYS, Class::Keyed, Keys::First, &[]),
     row(204, "SPOP", -2, WRITE | FAST, Class::Keyed, Keys::First, &[]),
-    row(205, "SPUBLISH", 3, PUBSUB | LOADING | STALE | FAST, Class::Keyed, Keys::First, &[]),
+    row(205, "SPUBLISH", 3, PUBSUB | LOADING | STALE | FAST, Class::Keyed, Keys::Range { first: 1, last: 1, step: 1 }, &[]),
     row(206, "SRANDMEMBER", -2, READONLY, Class::Keyed, Keys::First, &[]),
     row(207, "SREM", -3, WRITE | FAST, Class::Keyed, Keys::First, &[]),
     row(208, "SSCAN", -3, READONLY, Class::Keyed, Keys::First, &[]),

@@ -234,6 +234,33 @@ pub static KEYS: &[Key] = &[
                   one each. Beyond them such a command is refused. Each is an open file here and a client of its node.",
     },
     Key {
+        name: "limits.client_subscriptions",
+        kind: Kind::Count { range: 1..=10_000_000, field: |config| &mut config.limits.client_subscriptions },
+        default: "100000",
+        unit: "per client",
+        reload: Reload::Restart,
+        meaning: "Channels, patterns and shard channels that one client may be subscribed to at once; a SUBSCRIBE \
+                  beyond it is an error.",
+    },
+    Key {
+        name: "limits.subscriptions",
+        kind: Kind::Size { range: 64 * KB..=64 * GB, field: |config| &mut config.limits.subscriptions_bytes },
+        default: "256mb",
+        unit: "per worker",
+        reload: Reload::Restart,
+        meaning: "Memory for the names of channels and patterns and for who is subscribed to them, reckoned at half a \
+                  kilobyte a channel and 64 bytes a subscriber; a SUBSCRIBE beyond it is an error.",
+    },
+    Key {
+        name: "limits.subscriber_buffer",
+        kind: Kind::Size { range: 64 * KB..=64 * GB, field: |config| &mut config.limits.subscriber_buffer_bytes },
+        default: "32mb",
+        unit: "per client",
+        reload: Reload::Restart,
+        meaning: "Messages that wait for a subscriber to read them; one that lets more pile up is disconnected. The \
+                  default is that of Redis's client-output-buffer-limit pubsub. limits.output_buffer holds for it too.",
+    },
+    Key {
         name: "limits.lane_buffer",
         kind: Kind::Size { range: 64 * KB..=64 * GB, field: |config| &mut config.limits.lane_buffer_bytes },
         default: "64mb",

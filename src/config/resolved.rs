@@ -68,6 +68,10 @@ pub struct Limits {
     pub pipeline_depth: usize,
     /// Node connections of one worker that serve one client at a time.
     pub private_lanes: usize,
+    pub client_subscriptions: usize,
+    /// Per worker.
+    pub subscriptions_bytes: usize,
+    pub subscriber_buffer_bytes: usize,
     /// Unsent and unanswered request bytes per node connection.
     pub lane_buffer_bytes: usize,
     pub scripts_bytes: usize,
@@ -158,6 +162,9 @@ fn blank() -> Config {
             bulk_len_bytes: 0,
             pipeline_depth: 0,
             private_lanes: 0,
+            client_subscriptions: 0,
+            subscriptions_bytes: 0,
+            subscriber_buffer_bytes: 0,
             lane_buffer_bytes: 0,
             scripts_bytes: 0,
         },

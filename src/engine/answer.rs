@@ -18,7 +18,7 @@ use super::{
 const WRITE_FROM: usize = 16 * 1024;
 
 /// The lane cannot be used on: what came is no reply, answers nothing, or refuses the greeting.
-struct Broken;
+pub(super) struct Broken;
 
 impl From<ReplyError> for Broken {
     fn from(_: ReplyError) -> Self {
@@ -151,7 +151,10 @@ impl Engine {
         let silent = session.ending == Ending::Gone || session.reply(front.ticket.seq).silent;
         match (next, silent) {
             (_, true) if front.ticket.part == NONE => Stream::Discard,
-            (true, false) => Stream::Direct,
+            (true, false) => {
+                session.mid_reply = true;
+                Stream::Direct
+            }
             _ => Stream::Collect,
         }
     }
@@ -206,14 +209,19 @@ impl Engine {
             }
             Stream::Collect => self.part_done(entry.ticket, &collected),
             // Its bytes are on their way already (or nobody wants them): what is left is its place in the queue.
-            _ => self.deliver(entry.ticket, &[]),
+            _ => {
+                if stream == Stream::Direct {
+                    self.tell_held(entry.ticket.client);
+                }
+                self.deliver(entry.ticket, &[]);
+            }
         }
         Ok(())
     }
 
     /// The request that a reply answers. A reply to one that the node cannot have read whole is no answer to it: what is left to
     /// be written of it would be read as another request.
-    fn pop_front(&mut self, index: u32) -> Result<InFlight, Broken> {
+    pub(super) fn pop_front(&mut self, index: u32) -> Result<InFlight, Broken> {
         let lane = &mut self.lanes[index as usize];
         let front = lane.queue.front().ok_or(Broken)?;
         if !lane.pipe.front_written(front.len as usize, front.large) {
@@ -243,11 +251,17 @@ impl Engine {
             return self.greeted(index, left, reply);
         }
         if reply.first() == Some(&b'>') {
+            if lane.role == Role::Push {
+                return self.pushed(index, reply);
+            }
             self.counters.unexpected_pushes += 1;
             return Ok(());
         }
         let Some(front) = lane.queue.front() else { return Err(Broken) };
         if lane.lead_seen < front.lead {
+            if lane.role == Role::Push {
+                return self.push_lane_reply(index, reply);
+            }
             lane.lead_seen += 1;
             if reply.first() == Some(&b'-') {
                 lane.lead_error = Some(reply.to_vec());
@@ -305,7 +319,7 @@ impl Engine {
         Ok(())
     }
 
-    fn release(&mut self, index: u32, entry: &InFlight) {
+    pub(super) fn release(&mut self, index: u32, entry: &InFlight) {
         let lane = &mut self.lanes[index as usize];
         if entry.large {
             lane.pipe.release_large();
@@ -422,8 +436,10 @@ impl Engine {
         match lane.role {
             Role::Shared { bulk } => node.set_lane(lane.via, bulk, NONE),
             Role::Private(lease) => self.private.forget(index, lease),
+            Role::Push => self.push_lane_lost(index, &lane),
         }
         let node = self.table.node(lane.node);
+        node.lane_closed();
         // Also when it was open before: a node that closes at once is not dialled in a tight loop.
         node.dial_failed(now);
         self.counters.lost_lanes += 1;
@@ -433,6 +449,9 @@ impl Engine {
         }
         let streaming = lane.stream;
         let queue = std::mem::take(&mut lane.queue);
+        if lane.role == Role::Push {
+            return;
+        }
         let mut frames = lane.pipe.frames();
         for (place, entry) in queue.into_iter().enumerate() {
             let (large, (small, small_written)) =

@@ -8,11 +8,12 @@ use crate::{
 
 use super::{
     Engine, ListToken,
+    pubsub::Kind,
     session::{Ending, Session},
     since::has_subcommands,
 };
 
-/// What CLIENT LIST TYPE knows. All clients of the proxy are normal ones.
+/// What CLIENT LIST TYPE knows. Clients of the proxy are normal ones, or subscribers.
 pub(super) const KINDS: [&str; 5] = ["normal", "master", "replica", "slave", "pubsub"];
 
 /// Which clients a list is to hold.
@@ -20,8 +21,10 @@ pub(super) const KINDS: [&str; 5] = ["normal", "master", "replica", "slave", "pu
 pub struct ClientFilter {
     /// Only these ids; all when empty.
     pub ids: Vec<u64>,
-    /// None at all: a type was asked for of which there are none.
-    pub none: bool,
+    /// A type was asked for that excludes those who are not subscribed.
+    pub no_normal: bool,
+    /// As `no_normal`, those who are.
+    pub no_pubsub: bool,
 }
 
 /// One client's line, with its id to order it by.
@@ -35,7 +38,9 @@ impl Engine {
     /// The lines of this worker's clients that the filter lets through.
     pub fn list_clients(&self, filter: &ClientFilter) -> Vec<ClientLine> {
         let wanted = |session: &&Session| {
-            !filter.none && session.ending != Ending::Gone && (filter.ids.is_empty() || filter.ids.contains(&session.public_id))
+            let pubsub = session.subscribed.as_ref().is_some_and(|own| own.is_subscriber());
+            let kind_wanted = if pubsub { !filter.no_pubsub } else { !filter.no_normal };
+            kind_wanted && session.ending != Ending::Gone && (filter.ids.is_empty() || filter.ids.contains(&session.public_id))
         };
         let sessions = self.clients.iter().map(|(_, session)| session).filter(wanted);
         sessions.map(|session| ClientLine { id: session.public_id, text: self.line(session) }).collect()
@@ -64,12 +69,12 @@ impl Engine {
         let seconds = |since: u64| self.now.saturating_sub(since) / 1_000_000;
         let active = session.active.as_deref();
         let (input, output) = active.map_or((0, 0), |active| (active.input.len(), active.output_held()));
-        let flags = match (labels.no_evict, labels.no_touch) {
-            (false, false) => "N",
-            (true, false) => "e",
-            (false, true) => "T",
-            (true, true) => "eT",
-        };
+        let count = |kind| session.subscribed.as_ref().map_or(0, |own| own.count(kind));
+        let subscriptions = [Kind::Channel, Kind::Pattern, Kind::Shard].map(count);
+        let subscriber = subscriptions.iter().any(|count| *count > 0);
+        let flags = [(subscriber, 'P'), (labels.no_evict, 'e'), (labels.no_touch, 'T')];
+        let flags: String = flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag).collect();
+        let flags = if flags.is_empty() { "N" } else { &flags };
         let mut line = format!(
             "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags}",
             session.public_id,
@@ -82,9 +87,9 @@ impl Engine {
         if valkey {
             line.push_str(" capa=");
         }
-        line.push_str(" db=0 sub=0 psub=0");
+        line.push_str(&format!(" db=0 sub={} psub={}", subscriptions[0], subscriptions[1]));
         if version >= (7, 0, 0) {
-            line.push_str(" ssub=0");
+            line.push_str(&format!(" ssub={}", subscriptions[2]));
         }
         line.push_str(" multi=-1");
         if version >= (7, 4, 0) {

@@ -9,8 +9,9 @@ use crate::{
 use super::{
     Engine,
     ids::NONE,
-    info::merge_info,
+    info::{ProxyFacts, merge_info},
     merge::{Job, Merge, integer},
+    pubsub::Question,
     pump::spans_of,
     send::Target,
     session::{Pause, ReplyMode, State},
@@ -43,7 +44,10 @@ impl Engine {
         let (job, request) = match fan {
             Fan::Info => (Job::Info, None),
             Fan::RandomKey => (Job::RandomKeySizes, Some(&b"*1\r\n$6\r\nDBSIZE\r\n"[..])),
-            fan => (Job::Fan { fan, count }, None),
+            fan => match Question::of(command.name, spans.get(2).map(|argument| argument.of(frame))) {
+                Some(question) => (Job::Pubsub(question), None),
+                None => (Job::Fan { fan, count }, None),
+            },
         };
         let targets =
             if command.name == "SCRIPT|FLUSH" { self.table.all().map(Target::Node).collect() } else { self.master_targets() };
@@ -117,7 +121,8 @@ impl Engine {
 
     pub(super) fn merged_info(&mut self, merge: &Merge, out: &mut Vec<u8>) {
         let texts: Vec<&[u8]> = (0..merge.parts.len()).map(|part| text_of(merge.reply(part))).collect();
-        let text = merge_info(&texts, &self.facts);
+        let facts = ProxyFacts { pubsub_clients: self.pubsub.registry.clients() as u64, ..self.facts.clone() };
+        let text = merge_info(&texts, &facts);
         encode::verbatim(out, merge.via.proto, &text);
     }
 

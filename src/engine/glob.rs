@@ -39,6 +39,21 @@ pub fn glob_match(pattern: &[u8], text: &[u8]) -> bool {
     rest.iter().all(|byte| *byte == b'*') && text.is_empty() == pattern.is_empty()
 }
 
+/// Whether a pattern may match a text that begins with `prefix`. Never wrongly no; yes where only the rest decides.
+pub fn may_match_prefix(pattern: &[u8], prefix: &[u8]) -> bool {
+    let mut rest = pattern;
+    for byte in prefix {
+        if rest.first() == Some(&b'*') {
+            return true;
+        }
+        match one_byte(rest, *byte) {
+            Some(behind) => rest = behind,
+            None => return false,
+        }
+    }
+    true
+}
+
 /// The pattern behind the first item of `pattern` if `byte` matches this item, which is no star.
 fn one_byte(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     let (matches, behind) = match pattern {
@@ -86,6 +101,21 @@ mod tests {
     fn check(pattern: &[u8], text: &[u8], expected: bool) {
         let (pattern_text, text_text) = (pattern.escape_ascii(), text.escape_ascii());
         assert_eq!(glob_match(pattern, text), expected, "{pattern_text} and {text_text}");
+    }
+
+    #[test]
+    fn prefixes_that_a_pattern_may_match() {
+        let check = |pattern: &[u8], expected: bool| {
+            assert_eq!(may_match_prefix(pattern, b"__keyspace@"), expected, "{}", pattern.escape_ascii());
+        };
+        for pattern in
+            [&b"*"[..], b"__key*", b"__keyspace@0__:*", b"_?[a-l]eyspace@0__:x", b"__keyspace\\@*", b"?*", b"__keyspace@"]
+        {
+            check(pattern, true);
+        }
+        for pattern in [&b""[..], b"__keyspace", b"__keyevent@*", b"news.*", b"[^_]*", b"__KEY*"] {
+            check(pattern, false);
+        }
     }
 
     /// What `KEYS pattern` finds on Redis 6.2.5, 7.0.15, 8.2.3 and Valkey 9.1.2 when `text` is the only key.

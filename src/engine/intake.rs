@@ -310,7 +310,7 @@ impl Engine {
             Class::Container => self.send_any(index, frame),
             Class::Blocking => self.refuse(index, command, "blocking commands are"),
             Class::Transaction(_) => self.refuse(index, command, "transactions are"),
-            Class::PubSub(_) => self.refuse(index, command, "subscriptions are"),
+            Class::PubSub(which) => self.pubsub(index, command, which, frame, spans),
             Class::Blocked(reason) => {
                 let text = format!("-ERR proxy: '{}' is refused: {reason}\r\n", command.name.to_ascii_lowercase());
                 self.reply_now(index, text.as_bytes());
@@ -335,6 +335,12 @@ impl Engine {
         {
             self.reply_now(index, select(database.of(frame)));
             return Ok(());
+        }
+        if command.flags.is_pubsub()
+            && let [_, channel, _] = spans
+            && let Some(taken) = self.publish_sharded(index, frame, channel.of(frame))
+        {
+            return taken;
         }
         let mut keys = std::mem::take(&mut self.keys);
         keys.clear();
@@ -361,7 +367,7 @@ impl Engine {
     fn any_node(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         match command.name {
             // Messages of one channel keep their order when they take one way.
-            "PUBLISH" if spans.len() == 3 => self.send_ordered(index, Target::Any(Slot::of(spans[1].of(frame))), frame),
+            "PUBLISH" if spans.len() == 3 => self.publish(index, frame, spans[1].of(frame)),
             "CONFIG|GET" if spans.len() > 2 => self.one_part(index, frame, super::merge::Job::ConfigGet),
             "COMMAND" if spans.len() == 1 => self.one_part(index, frame, super::merge::Job::CommandList { count_only: false }),
             "COMMAND|LIST" => self.one_part(index, frame, super::merge::Job::CommandNames),
@@ -371,19 +377,29 @@ impl Engine {
     }
 
     /// A request whose effect another node must not overtake: it waits for what this client has in flight elsewhere.
-    fn send_ordered(&mut self, index: u32, target: Target, frame: &[u8]) -> Result<(), Pause> {
+    pub(super) fn send_ordered(&mut self, index: u32, target: Target, frame: &[u8]) -> Result<(), Pause> {
+        self.behind_others(index, target)?;
+        self.send_to(index, target, frame)
+    }
+
+    /// Whether nothing of this client is in flight elsewhere than where the target is, and there is room.
+    pub(super) fn behind_others(&mut self, index: u32, target: Target) -> Result<(), Pause> {
         let via = self.clients[index as usize].via();
         let lane = self.resolve(target).and_then(|node| self.lane_to(node, via, false).ok());
+        let on_it = |state: &State| matches!(state, State::Sent { lane: on } if Some(*on) == lane);
         let elsewhere = self.clients[index as usize].active.as_ref().is_some_and(|active| {
-            active
-                .replies
-                .iter()
-                .any(|reply| !reply.is_finished() && !matches!(reply.state, State::Sent { lane: on } if Some(on) == lane))
+            active.replies.iter().any(|reply| match reply.state {
+                State::Merging { merge } => {
+                    self.merges[merge as usize].parts.iter().any(|part| !part.is_finished() && !on_it(&part.state))
+                }
+                _ => !reply.is_finished() && !on_it(&reply.state),
+            })
         });
-        if elsewhere {
-            return Err(Pause::Barrier);
+        match lane {
+            _ if elsewhere => Err(Pause::Barrier),
+            Some(lane) if !self.has_room(lane) => self.wait_for_room(index, lane),
+            _ => Ok(()),
         }
-        self.send_to(index, target, frame)
     }
 
     /// To some master: the answer is the same from each, or it is the server's own error text.

@@ -28,6 +28,8 @@ pub enum Role {
     Shared { bulk: bool },
     /// One client at a time, as long as its lease lasts.
     Private(Lease),
+    /// The worker's subscriptions of one user: messages come in, to whom they may concern.
+    Push,
 }
 
 /// How long a private lane is one client's.

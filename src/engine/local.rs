@@ -11,7 +11,9 @@ use super::{
     clients::{ClientFilter, KINDS},
     fan::null,
     ids::NONE,
+    modes::Modes,
     persona,
+    pubsub::subscribed_pong,
     session::{Labels, Pause, ReplyMode, State},
     since::{has_subcommands, is_valkey, knows},
 };
@@ -46,6 +48,9 @@ impl Engine {
         }
         let proto = self.clients[index as usize].proto;
         let reply: Vec<u8> = match local {
+            Local::Ping if arguments.len() <= 2 && self.clients[index as usize].modes.has(Modes::SUBSCRIBED) => {
+                subscribed_pong(arguments.get(1).copied().unwrap_or_default())
+            }
             Local::Ping => match arguments {
                 [_] => b"+PONG\r\n".to_vec(),
                 [_, text] => bulk(text),
@@ -119,6 +124,7 @@ impl Engine {
                 let session = &mut self.clients[index as usize];
                 session.proto = hello.proto.unwrap_or(session.proto);
                 let (proto, id) = (session.proto, session.public_id);
+                self.note_subscribed_mode(index);
                 self.reply_now(index, &persona::hello(&persona, proto, id));
             }
         }
@@ -129,6 +135,7 @@ impl Engine {
         if self.clients[index as usize].proto != Proto::Resp2 {
             self.barrier(index)?;
         }
+        self.leave_all(index);
         let session = &mut self.clients[index as usize];
         session.proto = Proto::Resp2;
         session.reply_mode = ReplyMode::On;
@@ -359,7 +366,9 @@ fn parse_client_filter(options: &[&[u8]], combined: bool) -> Result<ClientFilter
     while let [option, value, ..] = rest {
         let taken = match option.to_ascii_uppercase().as_slice() {
             b"TYPE" => {
-                filter.none |= client_kind(value)? != b"normal";
+                let kind = client_kind(value)?;
+                filter.no_normal |= kind != b"normal";
+                filter.no_pubsub |= kind != b"pubsub";
                 2
             }
             b"ID" if combined => 1 + client_ids(&rest[1..], &mut filter.ids)?,
@@ -447,7 +456,7 @@ mod tests {
     #[test]
     fn client_list_filters() {
         let check = |options: &[&[u8]], combined: bool, expected: Result<(&[u64], bool), &str>| {
-            let found = parse_client_filter(options, combined).map(|filter| (filter.ids, filter.none));
+            let found = parse_client_filter(options, combined).map(|filter| (filter.ids, filter.no_normal));
             let expected = expected.map(|(ids, none)| (ids.to_vec(), none)).map_err(|text| format!("-{text}\r\n").into_bytes());
             assert_eq!(found, expected, "{options:?}, combined: {combined}");
         };

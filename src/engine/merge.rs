@@ -10,6 +10,7 @@ use super::{
     Engine,
     ids::{Micros, NONE, Ticket},
     lane::Via,
+    pubsub::{Kind, Question, Receivers},
     scan_cursor::ScanJob,
     send::Target,
     session::{NO_SLOT, State},
@@ -83,6 +84,10 @@ pub enum Job {
     },
     /// COMMAND LIST without the names of what is refused.
     CommandNames,
+    /// PUBLISH or SPUBLISH, whose count is corrected by this.
+    Publish(Receivers),
+    /// A PUBSUB subcommand, asked of every master.
+    Pubsub(Question),
     /// CONFIG GET with what a standalone server would say.
     ConfigGet,
 }
@@ -113,7 +118,7 @@ const SPARE_ARENA: usize = 64 * 1024;
 impl Job {
     /// Its parts only ask: they may be sent again whatever their command is.
     pub fn only_asks(&self) -> bool {
-        !matches!(self, Job::AllOk | Job::Sum | Job::Mget | Job::ShardNumsub | Job::Fan { .. })
+        !matches!(self, Job::AllOk | Job::Sum | Job::Mget | Job::ShardNumsub | Job::Fan { .. } | Job::Publish(_))
     }
 }
 
@@ -269,7 +274,13 @@ impl Engine {
         }
         match &merge.job {
             Job::Mget => merged_mget(merge, out),
-            Job::ShardNumsub => merged_numsub(merge, out),
+            Job::ShardNumsub => {
+                let mut counted = Vec::new();
+                merged_numsub(merge, &mut counted);
+                self.corrected_numsub(Kind::Shard, &counted, out);
+            }
+            Job::Publish(receivers) => encode::integer(out, receivers.correct(integer(merge.reply(0)))),
+            Job::Pubsub(question) => self.merged_pubsub(merge, question, out),
             Job::Sum => encode::integer(out, (0..merge.parts.len()).map(|part| integer(merge.reply(part))).sum()),
             Job::AllOk => encode::simple(out, b"OK"),
             Job::Fan { fan, count } => {
@@ -310,7 +321,7 @@ fn part_error(merge: &Merge, first: usize, out: &mut Vec<u8>) {
     if !unanimous {
         let place = match merge.parts[first].target {
             Target::Slot(slot) => format!("slot {}", slot.get()),
-            Target::Any(_) | Target::Node(_) => format!("node {} of {}", first + 1, merge.parts.len()),
+            Target::Any(_) | Target::Node(_) | Target::Prefer(..) => format!("node {} of {}", first + 1, merge.parts.len()),
         };
         let (failed, parts) = (merge.failed, merge.parts.len());
         out.extend_from_slice(format!(" (proxy: {failed} of {parts} parts failed, first {place})").as_bytes());

@@ -22,6 +22,7 @@ mod persona;
 mod pipe;
 mod pool;
 mod private;
+mod pubsub;
 mod pump;
 mod retry;
 mod scan_cursor;
@@ -55,6 +56,7 @@ pub use self::{
     clients::{ClientFilter, ClientLine},
     ids::{ClientId, LaneId, Micros},
     info::ProxyFacts,
+    pubsub::Registry,
     scripts::Scripts,
     settings::{Auth, Settings},
 };
@@ -63,9 +65,10 @@ use self::{
     merge::Merge,
     pool::Pool,
     private::PrivateLanes,
+    pubsub::Subscriptions,
     pump::{Ahead, Retry},
     retry::Budget,
-    session::{Ending, Session},
+    session::{Active, Ending, Session},
     table::Table,
     unknown::Learned,
     users::Users,
@@ -155,6 +158,10 @@ counters! {
     unexpected_pushes,
     /// Clients cut off because they did not read.
     output_overflows,
+    /// Messages told to subscribers.
+    messages,
+    /// Subscriptions at nodes that were lost and asked for anew.
+    resubscriptions,
     idle_closed,
 }
 
@@ -175,6 +182,9 @@ const SESSIONS_KEPT: usize = 2048;
 /// an idle one passes them in microseconds.
 const LAZY_TURNS: u8 = 8;
 
+/// A subscriber keeps buffers of so many bytes between two messages: a thousand of them are written to without an allocation.
+const SUBSCRIBER_KEEPS: usize = 4 * 1024;
+
 /// See the module's head.
 pub struct Engine {
     settings: Settings,
@@ -186,6 +196,7 @@ pub struct Engine {
     lanes_made: u32,
     private: PrivateLanes,
     users: Users,
+    pubsub: Subscriptions,
     merges: Slab<Merge>,
     retries: Slab<Retry>,
     spare_merges: Vec<Merge>,
@@ -248,6 +259,7 @@ impl Engine {
             lanes: Slab::new(),
             lanes_made: 0,
             private: PrivateLanes::default(),
+            pubsub: Subscriptions::default(),
             merges: Slab::new(),
             retries: Slab::new(),
             spare_merges: Vec::new(),
@@ -276,6 +288,11 @@ impl Engine {
             scratch: Vec::new(),
             whole: None,
         }
+    }
+
+    /// Takes part in what all workers know of subscriptions; told before the first client comes.
+    pub fn share_subscriptions(&mut self, registry: Arc<Registry>) {
+        self.pubsub.registry = registry;
     }
 
     /// The time of this batch. It never goes back.
@@ -307,6 +324,7 @@ impl Engine {
 
     /// The driver closed the client's connection. What it asked for is still carried out; the id must not be used again.
     pub fn client_gone(&mut self, client: ClientId) {
+        self.leave_all(client.0);
         let session = &mut self.clients[client.0 as usize];
         session.ending = Ending::Gone;
         session.deaf = true;
@@ -411,7 +429,7 @@ impl Engine {
 
     /// When `tick` is wanted next.
     pub fn next_timeout(&self) -> Micros {
-        self.timers.next().unwrap_or(Micros::MAX).min(self.swept + SWEEP_US)
+        self.timers.next().unwrap_or(Micros::MAX).min(self.swept + SWEEP_US).min(self.pubsub.next_timeout())
     }
 
     /// Does what is due at the time set before.
@@ -420,6 +438,9 @@ impl Engine {
             if self.clients.get(client as usize).is_some_and(|session| session.waiting > 0) {
                 self.pump_later(client);
             }
+        }
+        if self.pubsub.next_timeout() <= self.now {
+            self.tick_subscriptions();
         }
         if self.swept + SWEEP_US <= self.now {
             self.swept = self.now;
@@ -439,6 +460,7 @@ impl Engine {
         for lane in failed {
             self.give_lane_up(lane);
         }
+        self.subscriptions_meet_map();
         let waiting: Vec<u32> = self
             .clients
             .iter()
@@ -462,6 +484,9 @@ impl Engine {
     /// Carries out what the batch left to be looked at: waiting requests first, then paused input.
     fn settle(&mut self) {
         loop {
+            if !self.pubsub.is_idle() {
+                self.settle_topics();
+            }
             if let Some(client) = self.to_pump.pop() {
                 if let Some(session) = self.clients.get_mut(client as usize).filter(|session| session.to_pump) {
                     session.to_pump = false;
@@ -517,7 +542,8 @@ impl Engine {
             }
             _ => {}
         }
-        if session.active.as_ref().is_some_and(|active| active.is_at_rest())
+        let stays = |active: &mut Box<Active>| session.subscribed.is_some() && active.capacity() <= SUBSCRIBER_KEEPS;
+        if session.active.as_mut().is_some_and(|active| active.is_at_rest() && !stays(active))
             && let Some(active) = session.active.take()
         {
             self.pool.give(active);
@@ -530,6 +556,7 @@ impl Engine {
             self.clients.shrink_to_fit();
         }
         self.sweep_private_lanes();
+        self.sweep_push_lanes();
         if self.settings.idle_timeout_us > 0 {
             self.close_idle_clients();
         }
@@ -546,7 +573,8 @@ impl Engine {
 
     fn close_idle_clients(&mut self) {
         for (index, session) in self.clients.iter_mut() {
-            let idle = session.owed() == 0 && session.last_active + self.settings.idle_timeout_us < self.now;
+            let listens = session.subscribed.as_ref().is_some_and(|own| own.is_subscriber());
+            let idle = session.owed() == 0 && !listens && session.last_active + self.settings.idle_timeout_us < self.now;
             if idle && !session.close_told && session.ending != Ending::Gone {
                 session.close_told = true;
                 self.counters.idle_closed += 1;

@@ -34,11 +34,17 @@ impl Engine {
     /// Looks at a command that the table knows, in the order in which a server does. `None`: it is carried out as ever.
     pub(super) fn in_mode(
         &mut self,
-        _index: u32,
-        _command: &'static Command,
-        _frame: &[u8],
-        _spans: &[Span],
+        index: u32,
+        command: &'static Command,
+        frame: &[u8],
+        spans: &[Span],
     ) -> Option<Result<(), Pause>> {
+        let modes = self.clients[index as usize].modes;
+        if modes.has(Modes::SUBSCRIBED)
+            && let Some(refused) = self.refuse_while_subscribed(index, command, frame, spans)
+        {
+            return Some(refused);
+        }
         None
     }
 }

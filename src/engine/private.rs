@@ -69,6 +69,7 @@ impl Engine {
     pub(super) fn retire(&mut self, index: u32) {
         let lane = self.lanes.remove(index as usize);
         debug_assert!(lane.queue.is_empty());
+        self.table.node(lane.node).lane_closed();
         if let Role::Private(lease) = lane.role {
             self.private.forget(index, lease);
         }

@@ -25,13 +25,15 @@ pub enum Target {
     Any(Slot),
     /// One part of a fan-out: this node.
     Node(NodeId),
+    /// Any node will do, but this one is best while it lives; else this slot's owner.
+    Prefer(NodeId, Slot),
 }
 
 impl Target {
     pub fn slot(self) -> Option<Slot> {
         match self {
             Target::Slot(slot) => Some(slot),
-            Target::Any(_) | Target::Node(_) => None,
+            Target::Any(_) | Target::Node(_) | Target::Prefer(..) => None,
         }
     }
 }
@@ -52,6 +54,10 @@ impl Engine {
     pub(super) fn resolve(&self, target: Target) -> Option<NodeId> {
         match target {
             Target::Slot(slot) | Target::Any(slot) => self.table.owner(slot),
+            Target::Prefer(node, slot) => match self.table.nodes.get(usize::from(node.0)) {
+                Some(entry) if entry.in_map && !entry.failed => Some(node),
+                _ => self.table.owner(slot),
+            },
             Target::Node(node) => self.table.nodes.get(usize::from(node.0)).filter(|entry| entry.in_map).map(|_| node),
         }
     }
@@ -83,6 +89,7 @@ impl Engine {
         let id = LaneId { index, unique: self.lanes_made };
         self.events.push_back(Event::Dial { lane: id, addr: entry.addr.clone() });
         self.lanes.insert(Lane::new(id, node, via, role, self.users.auth(via.user), self.now));
+        self.table.node(node).lane_made();
         Ok(index)
     }
 

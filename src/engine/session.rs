@@ -18,6 +18,7 @@ use super::{
     lane::Via,
     modes::Modes,
     pipe::{LARGE_FRAME, Pipe},
+    pubsub::Subscribed,
 };
 
 /// No slot: the request has none, or it has many.
@@ -239,6 +240,9 @@ pub struct Session {
     pub to_resume: bool,
     /// The driver was told to close it.
     pub close_told: bool,
+    /// A reply is on its way to it piece by piece: no message may come between.
+    pub mid_reply: bool,
+    pub subscribed: Option<Box<Subscribed>>,
     pub commands: u64,
 }
 
@@ -271,6 +275,8 @@ impl Session {
             to_pump: false,
             to_resume: false,
             close_told: false,
+            mid_reply: false,
+            subscribed: None,
             commands: 0,
         }
     }

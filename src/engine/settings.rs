@@ -26,6 +26,12 @@ pub struct Settings {
     pub node_timeout_us: Micros,
     /// Private lanes of one worker, leased and idle: blocked clients and those that watch keys need one each.
     pub private_lanes_max: usize,
+    /// Channels, patterns and shard channels that one client may be subscribed to.
+    pub client_subscriptions_max: usize,
+    /// Bytes that one worker keeps for subscriptions: names, and who wants them.
+    pub subscriptions_bytes_max: usize,
+    /// Bytes of messages kept for one subscriber that does not read, before it is cut off.
+    pub subscriber_buffer_max: usize,
     /// Written first on each lane: AUTH of the proxy's account, if one is configured.
     pub auth: Option<Auth>,
     /// TCP port shown in INFO, 0 when the proxy listens on unix sockets only.
@@ -58,6 +64,9 @@ impl Default for Settings {
             idle_timeout_us: 0,
             node_timeout_us: 60_000_000,
             private_lanes_max: 10_000,
+            client_subscriptions_max: 100_000,
+            subscriptions_bytes_max: 256 << 20,
+            subscriber_buffer_max: 32 << 20,
             auth: None,
             tcp_port: 0,
         }

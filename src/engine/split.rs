@@ -53,7 +53,9 @@ impl Engine {
         by_slot.clear();
         by_slot.extend((0..keys).map(|key| (Slot::of(spans[lead_args + key * step].of(frame)), key as u32)));
         let first = by_slot[0].0;
-        let taken = if by_slot.iter().all(|(slot, _)| *slot == first) {
+        // Counts of ours are corrected, also those of one slot.
+        let corrected = kind == SplitKind::ShardNumsub && !self.pubsub.registry.is_empty();
+        let taken = if !corrected && by_slot.iter().all(|(slot, _)| *slot == first) {
             self.send_single(client, first, frame, keys > 1)
         } else {
             by_slot.sort_unstable_by_key(|(slot, key)| u64::from(slot.get()) << 32 | u64::from(*key));

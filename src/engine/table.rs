@@ -34,6 +34,8 @@ pub struct NodeEntry {
     pub addr: Addr,
     /// `lanes[user][proto][bulk]`; users beyond the end have none.
     lanes: Vec<[[u32; 2]; 2]>,
+    /// Lanes to it, of every role: while there are any, its place is not another's.
+    lanes_alive: u32,
     pub in_map: bool,
     pub master: bool,
     pub failed: bool,
@@ -49,6 +51,7 @@ impl NodeEntry {
             id,
             addr,
             lanes: Vec::new(),
+            lanes_alive: 0,
             in_map: true,
             master: true,
             failed: false,
@@ -81,8 +84,12 @@ impl NodeEntry {
         self.lanes[user][via.proto as usize][usize::from(bulk)] = lane;
     }
 
-    fn has_lanes(&self) -> bool {
-        self.lanes.iter().flatten().flatten().any(|lane| *lane != NONE)
+    pub fn lane_made(&mut self) {
+        self.lanes_alive += 1;
+    }
+
+    pub fn lane_closed(&mut self) {
+        self.lanes_alive -= 1;
     }
 }
 
@@ -171,7 +178,7 @@ impl Table {
             .nodes
             .iter()
             .position(|entry| entry.id == node.id && entry.addr == node.addr)
-            .or_else(|| self.nodes.iter().position(|entry| !entry.in_map && !entry.has_lanes() && !self.patched_to(entry)))
+            .or_else(|| self.nodes.iter().position(|entry| !entry.in_map && entry.lanes_alive == 0 && !self.patched_to(entry)))
             .unwrap_or_else(|| {
                 self.nodes.push(NodeEntry::new(node.id.clone(), node.addr.clone()));
                 self.nodes.len() - 1

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     cluster::SlotMap,
-    engine::{ClientFilter, ClientId, ClientLine, Counters, Engine, Event, LaneId, Load, Scripts, Settings},
+    engine::{ClientFilter, ClientId, ClientLine, Counters, Engine, Event, LaneId, Load, Registry, Scripts, Settings},
     topology::{RefreshCause, TopologyHandle},
 };
 
@@ -74,6 +74,7 @@ pub struct WorkerConfig {
     pub clients_max: usize,
     pub run_id: String,
     pub scripts: Arc<Scripts>,
+    pub subscriptions: Arc<Registry>,
     pub shared: Arc<Shared>,
     pub maps: watch::Receiver<Option<Arc<SlotMap>>>,
     pub topology: TopologyHandle,
@@ -135,7 +136,8 @@ impl Worker {
         stats: Arc<Mutex<WorkerStats>>,
     ) {
         let seed = config.clock.now_us() ^ (config.number as u64) << 48;
-        let engine = Engine::new(config.settings.clone(), config.scripts.clone(), seed, config.clock.now_us());
+        let mut engine = Engine::new(config.settings.clone(), config.scripts.clone(), seed, config.clock.now_us());
+        engine.share_subscriptions(config.subscriptions.clone());
         let mut maps = config.maps.clone();
         let worker = Rc::new(Worker {
             engine: RefCell::new(engine),
@@ -264,7 +266,7 @@ impl Worker {
             total_connections: shared.accepted.load(Relaxed),
             rejected_connections: shared.rejected.load(Relaxed),
             blocked_clients: 0,
-            pubsub_clients: 0,
+            pubsub_clients: self.config.subscriptions.clients() as u64,
             process_id: std::process::id(),
         };
         self.engine.borrow_mut().set_facts(facts);
