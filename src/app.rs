@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     admin::{self, AdminState, Facts},
-    config::{AddressRule, Config, ListenAddr},
+    config::{AddressRule, Config, CrossSlotBlocking, ListenAddr},
     engine::{Auth, Registry, Scripts, Settings},
     net::{BindError, Clock, Listener, Shared, ToWorker, WorkerConfig, WorkerHandle, WorkerStats},
     resp,
@@ -97,7 +97,7 @@ impl App {
             });
         }
         let operators = admin::bind(&config.admin.listen).await?;
-        raise_descriptor_limit(config.limits.clients);
+        raise_descriptor_limit(&config);
         let clock = Clock::start();
         let topology = topology::start(topology_config(&config), move || clock.now_us());
         let shared = Arc::new(Shared::default());
@@ -266,15 +266,17 @@ impl Acceptor {
     }
 }
 
-/// Each client is a descriptor; the soft limit of most systems is 1024.
-fn raise_descriptor_limit(clients: usize) {
-    let wanted = clients as u64 + SPARE_DESCRIPTORS;
+/// Each client is a descriptor, and one more while it has a private connection to a node; the soft limit of most systems is 1024.
+fn raise_descriptor_limit(config: &Config) {
+    let limits = &config.limits;
+    let private = limits.private_lanes.saturating_mul(config.proxy.worker_count().get()).min(limits.clients);
+    let wanted = (limits.clients + private) as u64 + SPARE_DESCRIPTORS;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit < wanted => {
             tracing::warn!(
                 limit,
                 wanted,
-                "the system allows fewer open files than limits.clients needs: raise it (ulimit -n), or lower limits.clients"
+                "the system allows fewer open files than limits.clients and limits.private_lanes need: raise it (ulimit -n), or lower them"
             );
         }
         Ok(_) => {}
@@ -354,6 +356,10 @@ fn settings(config: &Config, tcp_port: u16) -> Settings {
         client_subscriptions_max: limits.client_subscriptions,
         subscriptions_bytes_max: limits.subscriptions_bytes,
         subscriber_buffer_max: limits.subscriber_buffer_bytes,
+        blocking_poll_us: match config.cross_slot.blocking {
+            CrossSlotBlocking::Reject => 0,
+            CrossSlotBlocking::Poll => config.cross_slot.poll_interval.as_micros() as u64,
+        },
         auth: config
             .cluster
             .password

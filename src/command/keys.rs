@@ -31,9 +31,15 @@ pub fn keys(command: &Command, frame: &[u8], spans: &[Span], out: &mut Vec<u32>)
 /// [`Class::Blocking`], for XREAD and XREADGROUP if BLOCK is among the options before STREAMS.
 pub fn blocks(command: &Command, frame: &[u8], spans: &[Span]) -> bool {
     if command.flags.may_block() {
-        return stream_options(Arguments { frame, spans }).block;
+        return stream_options(Arguments { frame, spans }).block.is_some();
     }
     command.class == Class::Blocking
+}
+
+/// Index of the argument behind BLOCK, the last one if it stands there twice, and of the word STREAMS, of XREAD and XREADGROUP.
+pub fn stream_words(frame: &[u8], spans: &[Span]) -> (Option<usize>, Option<usize>) {
+    let options = stream_options(Arguments { frame, spans });
+    (options.block, options.streams)
 }
 
 fn movable_keys(keys: Keys, arguments: Arguments, out: &mut Vec<u32>) -> Result<(), NoKeys> {
@@ -164,7 +170,8 @@ fn streams(arguments: Arguments, out: &mut Vec<u32>) -> Result<(), NoKeys> {
 
 /// What stands before the keys of XREAD and XREADGROUP.
 struct StreamOptions {
-    block: bool,
+    /// Index of the argument behind the last BLOCK.
+    block: Option<usize>,
     /// Index of the word STREAMS.
     streams: Option<usize>,
 }
@@ -173,13 +180,15 @@ struct StreamOptions {
 /// keys, the group or the consumer are called. An unknown option is passed over, because servers find the
 /// keys behind it too before they refuse it. CLAIM is an option of servers newer than the table.
 fn stream_options(arguments: Arguments) -> StreamOptions {
-    let mut block = false;
+    let mut block = None;
     let mut index = 1;
     while index < arguments.count() {
         if arguments.is(index, "STREAMS") {
             return StreamOptions { block, streams: Some(index) };
         }
-        block |= arguments.is(index, "BLOCK");
+        if arguments.is(index, "BLOCK") {
+            block = Some(index + 1);
+        }
         index += if arguments.is(index, "GROUP") {
             3
         } else if ["BLOCK", "COUNT", "CLAIM"].iter().any(|option| arguments.is(index, option)) {

@@ -16,7 +16,7 @@ mod table;
 
 pub use class::{Class, Fan, Local, PubSub, SplitKind, Transaction};
 pub use flags::Flags;
-pub use keys::{NoKeys, blocks, keys};
+pub use keys::{NoKeys, blocks, keys, stream_words};
 pub use lookup::{Unknown, all, lookup, lookup_sub, resolve};
 pub use row::{Command, Keys, Special};
 pub use table::COMMAND_COUNT;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::kind::Kind;
 use super::mistake::Mistake;
-use super::resolved::{Config, LogFormat, LogLevel};
+use super::resolved::{Config, CrossSlotBlocking, LogFormat, LogLevel};
 use super::units::{GB, KB};
 use super::written::{Source, Value};
 
@@ -277,6 +277,34 @@ pub static KEYS: &[Key] = &[
         reload: Reload::Restart,
         meaning: "Script bodies remembered, so that an EVALSHA that meets a node without the script still \
                   succeeds. The least recently used go first; 0 remembers none.",
+    },
+    Key {
+        name: "cross_slot.blocking",
+        kind: Kind::Choice {
+            of: &["reject", "poll"],
+            set: |config, index| config.cross_slot.blocking = CrossSlotBlocking::ALL[index],
+            get: |config| config.cross_slot.blocking as usize,
+        },
+        default: "reject",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Blocking commands whose keys lie in several slots (BLPOP of two queues). A cluster cannot wait for \
+                  them together: reject answers CROSSSLOT, as it would. poll asks one key after the other without \
+                  blocking, again and again, which takes at most one element and loses none, but costs a request a \
+                  key and round, wakes later, and does not serve waiting clients in the order in which they came. \
+                  Better, where you can: a hash tag that puts the keys in one slot.",
+    },
+    Key {
+        name: "cross_slot.poll_interval",
+        kind: Kind::Duration {
+            range: MILLISECOND..=Duration::from_secs(10),
+            field: |config| &mut config.cross_slot.poll_interval,
+        },
+        default: "50ms",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The longest wait between two rounds of such polling. The first waits are shorter; the default lets \
+                  a hundred blocked clients of four queues cost a node less than it notices.",
     },
     Key {
         name: "timeouts.dial",

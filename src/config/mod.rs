@@ -26,7 +26,9 @@ pub use keys::{KEYS, Key, Reload};
 pub use kind::{Field, Kind};
 pub use mistake::{Mistake, Mistakes};
 pub use reference::reference;
-pub use resolved::{Admin, Cluster, Config, Limits, Log, LogFormat, LogLevel, Proxy, Retry, Timeouts};
+pub use resolved::{
+    Admin, Cluster, Config, CrossSlot, CrossSlotBlocking, Limits, Log, LogFormat, LogLevel, Proxy, Retry, Timeouts,
+};
 pub use secret::Secret;
 pub use units::{show_duration, show_size};
 pub use written::Source;

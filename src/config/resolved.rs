@@ -17,6 +17,7 @@ pub struct Config {
     pub admin: Admin,
     pub retry: Retry,
     pub limits: Limits,
+    pub cross_slot: CrossSlot,
     pub timeouts: Timeouts,
     pub log: Log,
 }
@@ -78,6 +79,20 @@ pub struct Limits {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+pub struct CrossSlot {
+    pub blocking: CrossSlotBlocking,
+    /// The longest wait between two rounds of polling.
+    pub poll_interval: Duration,
+}
+
+/// What becomes of a blocking command whose keys lie in several slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrossSlotBlocking {
+    Reject,
+    Poll,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct Timeouts {
     /// Shorter than `retry.deadline`.
     pub dial: Duration,
@@ -109,6 +124,11 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl CrossSlotBlocking {
+    /// In the order of the names of `cross_slot.blocking`.
+    pub(super) const ALL: [Self; 2] = [Self::Reject, Self::Poll];
 }
 
 impl LogLevel {
@@ -168,6 +188,7 @@ fn blank() -> Config {
             lane_buffer_bytes: 0,
             scripts_bytes: 0,
         },
+        cross_slot: CrossSlot { blocking: CrossSlotBlocking::Reject, poll_interval: Duration::ZERO },
         timeouts: Timeouts { dial: Duration::ZERO, idle: None, keepalive: None, node: Duration::ZERO },
         log: Log { level: LogLevel::Info, format: LogFormat::Text },
     }

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use slab::Slab;
 
-use crate::{command, resp::ReplyError};
+use crate::{
+    command,
+    resp::{ReplyError, View, view},
+};
 
 use super::{
     Engine, Event, LaneId, RefreshCause,
@@ -123,7 +126,7 @@ impl Engine {
             let next =
                 |front: &InFlight| front.lead == lane.lead_seen && lane.pipe.front_written(front.len as usize, front.large);
             let front = lane.queue.front().copied().filter(|front| streams && next(front));
-            match front.filter(|front| !self.is_wrapped(front)) {
+            match front.filter(|front| !self.is_wrapped(front) && !self.is_blocking(front)) {
                 Some(front) => {
                     let stream = self.stream_kind(&front);
                     let lane = &mut self.lanes[index as usize];
@@ -263,6 +266,9 @@ impl Engine {
                 return self.push_lane_reply(index, reply);
             }
             lane.lead_seen += 1;
+            if let Some(block) = self.retries.get_mut(front.retry as usize).and_then(|retry| retry.block.as_mut()) {
+                block.learn(reply);
+            }
             if reply.first() == Some(&b'-') {
                 lane.lead_error = Some(reply.to_vec());
             }
@@ -279,6 +285,9 @@ impl Engine {
 
     /// Delivers a reply, unless it is a refusal that the client is not to see.
     fn judge(&mut self, index: u32, entry: &InFlight, reply: &[u8], speaker: Speaker) {
+        if self.is_blocking(entry) {
+            return self.blocked_reply(index, entry, reply);
+        }
         let held = reply.first() == Some(&b'-') && self.answer_error(index, entry, reply, speaker);
         self.release(index, entry);
         if !held {
@@ -287,11 +296,17 @@ impl Engine {
         }
     }
 
+    /// Whether the request may wait at its node for long.
+    #[inline]
+    fn is_blocking(&self, entry: &InFlight) -> bool {
+        entry.retry != NONE && self.retries[entry.retry as usize].block.is_some()
+    }
+
     /// The last reply of a request that others led: ASKING's, or those inside of MULTI and EXEC.
     fn unit_complete(&mut self, index: u32, entry: &InFlight, reply: &[u8]) {
         let refused = self.lanes[index as usize].lead_error.take();
         let reply = match &refused {
-            Some(why) if reply.starts_with(b"-EXECABORT") => why,
+            Some(why) if reply.starts_with(b"-EXECABORT") || self.is_marked(entry) => why,
             _ => reply,
         };
         if !self.is_wrapped(entry) {
@@ -303,13 +318,26 @@ impl Engine {
         }
     }
 
+    /// Whether what came before the request must have gone well.
+    fn is_marked(&self, entry: &InFlight) -> bool {
+        let block = self.retries.get(entry.retry as usize).and_then(|retry| retry.block.as_ref());
+        block.is_some_and(|block| !block.mark.is_empty())
+    }
+
     /// Whether the request went as MULTI, itself, EXEC.
     fn is_wrapped(&self, entry: &InFlight) -> bool {
         entry.retry != NONE && self.retries[entry.retry as usize].wrapped
     }
 
     fn greeted(&mut self, index: u32, left: u8, reply: &[u8]) -> Result<(), Broken> {
-        if reply.first() == Some(&b'-') {
+        let lane = &mut self.lanes[index as usize];
+        if left == 1 && matches!(lane.role, Role::Private(_)) {
+            // Who may not ask for its name can be ended by closing the connection only.
+            lane.node_client = match view(reply) {
+                Some(View::Integer(name)) => Some(name),
+                _ => None,
+            };
+        } else if reply.first() == Some(&b'-') {
             self.counters.refused_greetings += 1;
             self.last_greeting_error = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
             return Err(Broken);
@@ -480,6 +508,9 @@ impl Engine {
     }
 
     fn lost_request(&mut self, entry: &InFlight, written: bool, via: Via, frame: impl Fn() -> Bytes) {
+        if self.is_blocking(entry) {
+            return self.blocked_lane_lost(entry, written);
+        }
         let frame = if entry.retry == NONE { frame() } else { self.retries[entry.retry as usize].frame.clone() };
         let command = name_of(&frame).and_then(|name| command::lookup(&name));
         let read_only = command.is_some_and(|command| command.flags.is_readonly()) || self.is_internal_read(entry);

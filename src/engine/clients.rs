@@ -42,8 +42,8 @@ impl Engine {
             let kind_wanted = if pubsub { !filter.no_pubsub } else { !filter.no_normal };
             kind_wanted && session.ending != Ending::Gone && (filter.ids.is_empty() || filter.ids.contains(&session.public_id))
         };
-        let sessions = self.clients.iter().map(|(_, session)| session).filter(wanted);
-        sessions.map(|session| ClientLine { id: session.public_id, text: self.line(session) }).collect()
+        let sessions = self.clients.iter().filter(|(_, session)| wanted(session));
+        sessions.map(|(index, session)| ClientLine { id: session.public_id, text: self.client_line(index as u32) }).collect()
     }
 
     /// The list that `Event::ListClients` asked for, in the order of the ids.
@@ -57,10 +57,7 @@ impl Engine {
     }
 
     pub(super) fn client_line(&self, index: u32) -> String {
-        self.line(&self.clients[index as usize])
-    }
-
-    fn line(&self, session: &Session) -> String {
+        let session = &self.clients[index as usize];
         let default = Persona::default();
         let persona = self.table.map.as_ref().map_or(&default, |map| &map.persona);
         let (valkey, version) = (persona.server == "valkey", persona.version_numbers());
@@ -72,9 +69,11 @@ impl Engine {
         let count = |kind| session.subscribed.as_ref().map_or(0, |own| own.count(kind));
         let subscriptions = [Kind::Channel, Kind::Pattern, Kind::Shard].map(count);
         let subscriber = subscriptions.iter().any(|count| *count > 0);
-        let flags = [(subscriber, 'P'), (labels.no_evict, 'e'), (labels.no_touch, 'T')];
-        let flags: String = flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag).collect();
-        let flags = if flags.is_empty() { "N" } else { &flags };
+        let flags = [(subscriber, 'P'), (self.is_blocked(index), 'b'), (labels.no_evict, 'e'), (labels.no_touch, 'T')];
+        let mut flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).collect();
+        if flags.is_empty() {
+            flags.push('N');
+        }
         let mut line = format!(
             "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags}",
             session.public_id,

@@ -59,7 +59,7 @@ impl Engine {
     }
 
     /// Every master: one that owns slots is named by its lowest, so that its successor answers if it dies meanwhile.
-    fn master_targets(&self) -> Vec<Target> {
+    pub(super) fn master_targets(&self) -> Vec<Target> {
         let mut targets: Vec<Target> = Vec::new();
         let mut named = Vec::new();
         for slot in Slot::all() {

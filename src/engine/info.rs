@@ -12,7 +12,10 @@ mod pairs;
 mod rules;
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use number::ratio;
 use rules::{Rule, is_line_per_name, rule_of};
@@ -30,8 +33,8 @@ pub struct ProxyFacts {
     pub total_connections: u64,
     /// Turned away because of `max_clients`.
     pub rejected_connections: u64,
-    /// Clients that wait in a blocking command.
-    pub blocked_clients: u64,
+    /// Clients that wait in a blocking command: every worker counts its own here.
+    pub blocked_clients: Arc<AtomicU64>,
     /// Clients that are subscribed to anything.
     pub pubsub_clients: u64,
     pub process_id: u32,
@@ -179,7 +182,7 @@ mod tests {
             max_clients: 9000,
             total_connections: 900,
             rejected_connections: 3,
-            blocked_clients: 2,
+            blocked_clients: Arc::new(AtomicU64::new(2)),
             pubsub_clients: 1,
             process_id: 4242,
         }

@@ -308,7 +308,7 @@ impl Engine {
             Class::ScanCursor => self.scan(index, frame, spans),
             Class::Local(local) => self.local(index, command, local, frame, spans),
             Class::Container => self.send_any(index, frame),
-            Class::Blocking => self.refuse(index, command, "blocking commands are"),
+            Class::Blocking => self.blocking(index, command, frame, spans),
             Class::Transaction(_) => self.refuse(index, command, "transactions are"),
             Class::PubSub(which) => self.pubsub(index, command, which, frame, spans),
             Class::Blocked(reason) => {
@@ -327,7 +327,7 @@ impl Engine {
 
     fn keyed(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         if command::blocks(command, frame, spans) {
-            return self.refuse(index, command, "blocking commands are");
+            return self.blocking(index, command, frame, spans);
         }
         if let ("COPY", [_, _, _, option, database, ..]) = (command.name, spans)
             && option.of(frame).eq_ignore_ascii_case(b"DB")

@@ -39,6 +39,8 @@ pub enum Lease {
     Idle { since: Micros },
     /// Until the request that it was leased for is answered.
     Request,
+    /// Nobody's yet: a CLIENT UNBLOCK that was meant for the last one may still be on its way.
+    Settling,
     /// Until it is given back: the connection holds state of the client's.
     Pinned { client: u32 },
 }
@@ -107,6 +109,10 @@ pub struct Lane {
     pub progress_us: Micros,
     /// Clients whose reading pauses until this lane has room again.
     pub blocked: Vec<u32>,
+    /// The CLIENT ID of this connection at its node, of a private lane whose user may ask for it.
+    pub node_client: Option<i64>,
+    /// CLIENT UNBLOCKs for it that are not answered yet.
+    pub unblocks: u32,
 }
 
 impl Lane {
@@ -123,6 +129,10 @@ impl Lane {
         }
         if via.proto == Proto::Resp3 {
             encode::command(&mut greeting, &[b"HELLO", b"3"]);
+            replies += 1;
+        }
+        if matches!(role, Role::Private(_)) {
+            encode::command(&mut greeting, &[b"CLIENT", b"ID"]);
             replies += 1;
         }
         Lane {
@@ -145,6 +155,8 @@ impl Lane {
             dirty: false,
             progress_us: now,
             blocked: Vec::new(),
+            node_client: None,
+            unblocks: 0,
         }
     }
 

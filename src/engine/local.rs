@@ -98,7 +98,8 @@ impl Engine {
                 b"-ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled\r\n".to_vec()
             }
             Local::ClientTracking => return self.refuse(index, command, "client-side caching is"),
-            Local::ClientKill | Local::ClientPause | Local::ClientUnblock | Local::ClientUnpause | Local::ClientImportSource => {
+            Local::ClientUnblock => return self.client_unblock(index, &arguments[2..]),
+            Local::ClientKill | Local::ClientPause | Local::ClientUnpause | Local::ClientImportSource => {
                 return self.refuse(index, command, "this subcommand is");
             }
         };
@@ -152,7 +153,7 @@ impl Engine {
         self.table.map.as_ref().map(|map| &map.persona)
     }
 
-    fn is_unknown_here(&self, command: &Command) -> bool {
+    pub(super) fn is_unknown_here(&self, command: &Command) -> bool {
         self.persona().is_some_and(|persona| !knows(persona, command.name))
     }
 
@@ -417,7 +418,7 @@ fn is_plain(text: &[u8]) -> bool {
 }
 
 /// As the servers read integers: no sign but a minus, no leading zeros, no blanks.
-fn strict_integer(text: &[u8]) -> Option<i64> {
+pub(super) fn strict_integer(text: &[u8]) -> Option<i64> {
     let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     (number.to_string().as_bytes() == text).then_some(number)
 }

@@ -8,6 +8,7 @@ use crate::{
 
 use super::{
     Engine,
+    blocking::{Poll, Unblock},
     ids::{Micros, NONE, Ticket},
     lane::Via,
     pubsub::{Kind, Question, Receivers},
@@ -78,6 +79,14 @@ pub enum Job {
         frame: Vec<u8>,
         slot: Option<Slot>,
     },
+    /// WAIT and WAITAOF: what each master says.
+    Wait,
+    /// A blocking command over several slots.
+    Poll(Box<Poll>),
+    /// What was popped for a client that is gone is on its way back.
+    GiveBack,
+    /// A node is told to unblock one of this proxy's connections.
+    Unblock(Unblock),
     /// COMMAND without the commands that are refused; or only their count.
     CommandList {
         count_only: bool,
@@ -118,7 +127,8 @@ const SPARE_ARENA: usize = 64 * 1024;
 impl Job {
     /// Its parts only ask: they may be sent again whatever their command is.
     pub fn only_asks(&self) -> bool {
-        !matches!(self, Job::AllOk | Job::Sum | Job::Mget | Job::ShardNumsub | Job::Fan { .. } | Job::Publish(_))
+        let writes = matches!(self, Job::AllOk | Job::Sum | Job::Mget | Job::ShardNumsub | Job::Fan { .. });
+        !writes && !matches!(self, Job::Publish(_) | Job::Poll(_) | Job::GiveBack)
     }
 }
 
@@ -266,7 +276,13 @@ impl Engine {
     fn merged(&mut self, merge: &mut Merge, out: &mut Vec<u8>) -> bool {
         let tolerant = matches!(
             merge.job,
-            Job::Fan { fan: Fan::OneSucceeded, .. } | Job::Learn { .. } | Job::LearnKeys { .. } | Job::Scan(_)
+            Job::Fan { fan: Fan::OneSucceeded, .. }
+                | Job::Learn { .. }
+                | Job::LearnKeys { .. }
+                | Job::Scan(_)
+                | Job::Wait
+                | Job::Poll(_)
+                | Job::Unblock(_)
         );
         if !tolerant && let Some(first) = merge.failure() {
             part_error(merge, first, out);
@@ -294,6 +310,10 @@ impl Engine {
             Job::RandomKeySizes | Job::RandomKey { .. } => return self.merged_random_key(merge, out),
             Job::Scan(_) => return self.merged_scan(merge, out),
             Job::Learn { .. } | Job::LearnKeys { .. } => return self.merged_learn(merge, out),
+            Job::Wait => self.merged_wait(merge, out),
+            Job::Poll(_) => return self.merged_poll(merge, out),
+            Job::Unblock(_) => return self.merged_unblock(merge),
+            Job::GiveBack => {}
             Job::Again { .. } | Job::SendTo { .. } => return false,
         }
         true
@@ -303,6 +323,8 @@ impl Engine {
         match self.merges[index as usize].job {
             Job::RandomKey { .. } => self.random_key_stage(index),
             Job::Scan(_) => self.scan_stage(index),
+            Job::Poll(_) => self.poll_stage(index),
+            Job::Unblock(_) => self.unblock_stage(index),
             Job::Again { .. } => self.again_stage(index),
             Job::SendTo { .. } => self.send_to_stage(index),
             _ => unreachable!("this job has one stage"),

@@ -7,6 +7,7 @@
 //! their clients). What is refused or lost on the way goes through `pump`, by the table in `retry`; what has many parts through `merge`.
 
 mod answer;
+mod blocking;
 mod clients;
 mod fan;
 pub mod glob;
@@ -89,9 +90,11 @@ pub enum Event {
     Refresh(RefreshCause),
     /// Ask every worker, this one too, for its clients, then call `clients_listed` with all lines in the order of their ids.
     ListClients { token: ListToken, filter: ClientFilter },
+    /// Have every worker, this one too, try to unblock the client with this CLIENT ID, then call `client_unblocked` with whether one did.
+    Unblock { token: ListToken, id: u64, error: bool },
 }
 
-/// Names the reply that awaits a list of clients.
+/// Names the reply that awaits what other workers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListToken {
     client: u32,
@@ -163,6 +166,8 @@ counters! {
     /// Subscriptions at nodes that were lost and asked for anew.
     resubscriptions,
     idle_closed,
+    /// Pops for clients that were gone: what was popped was put back.
+    given_back,
 }
 
 /// Look at this client's waiting requests at this moment.
@@ -318,8 +323,18 @@ impl Engine {
         if session.ending == Ending::No {
             session.ending = Ending::AfterReplies;
         }
+        // As in a server: who is blocked is not waited for.
+        if self.is_blocked(client.0) {
+            self.close_told(client.0);
+        }
         self.touch(client.0);
         self.settle();
+    }
+
+    fn close_told(&mut self, client: u32) {
+        if !std::mem::replace(&mut self.clients[client as usize].close_told, true) {
+            self.events.push_back(Event::CloseClient { client: ClientId(client) });
+        }
     }
 
     /// The driver closed the client's connection. What it asked for is still carried out; the id must not be used again.
@@ -328,6 +343,8 @@ impl Engine {
         let session = &mut self.clients[client.0 as usize];
         session.ending = Ending::Gone;
         session.deaf = true;
+        self.let_go(client.0);
+        let session = &mut self.clients[client.0 as usize];
         if let Some(active) = session.active.as_mut() {
             active.input = Vec::new();
             active.out = pipe::Pipe::default();
@@ -339,7 +356,7 @@ impl Engine {
     /// Whether the driver should read from this client.
     pub fn client_reads(&self, client: ClientId) -> bool {
         let session = &self.clients[client.0 as usize];
-        session.pause.is_none() && !session.deaf
+        !session.deaf && (session.pause.is_none() || self.reads_while_blocked(client.0))
     }
 
     /// Fills `slices` with what is to be written to this client; returns how many.
@@ -512,7 +529,7 @@ impl Engine {
         }
         self.consume_input(client);
         let session = &self.clients[client as usize];
-        if session.pause.is_none() && session.ending != Ending::Gone {
+        if session.ending != Ending::Gone && self.client_reads(ClientId(client)) {
             self.events.push_back(Event::Resume { client: ClientId(client) });
         }
         self.touch(client);
@@ -557,6 +574,7 @@ impl Engine {
         }
         self.sweep_private_lanes();
         self.sweep_push_lanes();
+        self.leave_moving_slots();
         if self.settings.idle_timeout_us > 0 {
             self.close_idle_clients();
         }

@@ -58,6 +58,12 @@ impl Pipe {
         self.written < self.bytes.len() || self.large_written < self.large.len()
     }
 
+    /// The last `len` bytes, if nothing of them was written and no large frame stands behind them.
+    pub fn unwritten_tail(&self, len: usize) -> Option<&[u8]> {
+        let at = self.bytes.len().checked_sub(len).filter(|at| *at >= self.written)?;
+        self.large.back().is_none_or(|large| large.at < self.bytes.len()).then_some(&self.bytes[at..])
+    }
+
     /// Fills `slices` with what is to be written next; returns how many it filled.
     pub fn chunks<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         if self.large.is_empty() {

@@ -53,11 +53,18 @@ impl Engine {
         Ok(lane)
     }
 
+    /// Whether so many more can be leased.
+    pub(super) fn private_lanes_left(&self, wanted: usize) -> bool {
+        self.private.count - self.private.idle.len() + wanted <= self.settings.private_lanes_max
+    }
+
     /// Ends a lease, when nothing is in flight. Whoever calls it vouches for the connection's state being as new.
     pub(super) fn give_back(&mut self, index: u32) {
         let lane = &mut self.lanes[index as usize];
         debug_assert!(lane.queue.is_empty());
-        if lane.is_open() {
+        if lane.unblocks > 0 {
+            lane.role = Role::Private(Lease::Settling);
+        } else if lane.is_open() {
             lane.role = Role::Private(Lease::Idle { since: self.now });
             self.private.idle.push(index);
         } else {

@@ -13,6 +13,7 @@ use crate::{
 
 use super::{
     Engine, RefreshCause, Timer, answer,
+    blocking::Block,
     ids::{LaneId, Micros, NONE, NodeId, Ticket},
     lane::{InFlight, Lease, Via},
     retry::{Asked, Held, Verdict, backoff_us, on_error},
@@ -47,11 +48,11 @@ pub struct Retry {
     pub ticket: Ticket,
     pub frame: Bytes,
     pub lead: u16,
-    target: Target,
-    via: Via,
-    deadline: Micros,
+    pub target: Target,
+    pub via: Via,
+    pub deadline: Micros,
     not_before: Micros,
-    tries: u32,
+    pub tries: u32,
     hops: u32,
     /// Ask this node, behind ASKING, if it can be done before this moment.
     ask: Option<(NodeId, Micros)>,
@@ -62,7 +63,9 @@ pub struct Retry {
     healed: bool,
     /// It rides a private lane: this one, if it has been leased already.
     pub private: Option<Option<LaneId>>,
-    last: String,
+    /// It may wait at its node for long.
+    pub block: Option<Box<Block>>,
+    pub last: String,
 }
 
 impl Retry {
@@ -82,6 +85,7 @@ impl Retry {
             wrapped: false,
             healed: false,
             private: None,
+            block: None,
             last: String::new(),
         }
     }
@@ -110,8 +114,15 @@ pub(super) enum Ahead {
 
 /// What the pump decides about one waiting request.
 enum Move {
-    Send { lane: u32, asking: bool },
-    Wait { until: Micros },
+    Send {
+        lane: u32,
+        asking: bool,
+    },
+    Wait {
+        until: Micros,
+    },
+    /// The proxy answers it itself.
+    Answer(Vec<u8>),
     GiveUp,
     SplitKeys,
 }
@@ -169,7 +180,7 @@ impl Engine {
                 self.counters.held += 1;
                 self.refresh(match held {
                     Held::ClusterDown => RefreshCause::ClusterDown,
-                    Held::MasterDown | Held::Loading | Held::ReadOnly => RefreshCause::Moved,
+                    Held::MasterDown | Held::Loading | Held::ReadOnly | Held::Demoted => RefreshCause::Moved,
                 });
                 self.back_off(&mut retry);
             }
@@ -274,7 +285,7 @@ impl Engine {
         self.await_turn(ticket, place);
     }
 
-    fn await_turn(&mut self, ticket: Ticket, place: u32) {
+    pub(super) fn await_turn(&mut self, ticket: Ticket, place: u32) {
         self.set_state(ticket, State::Waiting { retry: place });
         let session = &mut self.clients[ticket.client as usize];
         session.waiting += 1;
@@ -349,6 +360,7 @@ impl Engine {
                 self.timers.push(Timer { at: until, client });
                 note(ahead, slot, Ahead::Blocked);
             }
+            Move::Answer(reply) => self.finish_waiting(place, &reply),
             Move::GiveUp => {
                 let error = self.give_up_text(place);
                 self.finish_waiting(place, &error);
@@ -359,11 +371,16 @@ impl Engine {
 
     fn decide(&mut self, place: u32, ahead: Option<Ahead>) -> Move {
         let now = self.now;
+        if let Some(answer) = self.blocked_end(place) {
+            return Move::Answer(answer);
+        }
         let retry = &self.retries[place as usize];
-        let (deadline, not_before, via, target) = (retry.deadline, retry.not_before, retry.via, retry.target);
-        if now >= deadline {
+        let (not_before, via, target) = (retry.not_before, retry.via, retry.target);
+        if now >= retry.deadline {
             return Move::GiveUp;
         }
+        let patience = retry.block.as_ref().and_then(|block| block.until());
+        let deadline = patience.map_or(retry.deadline, |patience| patience.min(retry.deadline));
         if ahead == Some(Ahead::Blocked) {
             return Move::Wait { until: deadline };
         }
@@ -452,6 +469,9 @@ impl Engine {
     /// Answers a waiting request itself, for good.
     fn finish_waiting(&mut self, place: u32, reply: &[u8]) {
         let retry = self.retries.remove(place as usize);
+        if retry.block.is_some() {
+            self.unblocked(retry.ticket);
+        }
         if let Some(lane) = retry.private.flatten().and_then(|id| answer::lane_mut(&mut self.lanes, id)) {
             let unused = lane.id.index;
             self.give_back(unused);
@@ -522,7 +542,7 @@ fn note(ahead: &mut rustc_hash::FxHashMap<u16, Ahead>, slot: u16, found: Ahead) 
 
 /// Cheap test on an error's first letters, so that ordinary errors cost nothing.
 fn could_be_refusal(line: &[u8]) -> bool {
-    [&b"MOVED "[..], b"ASK ", b"TRYAGAIN", b"CLUSTERDOWN", b"MASTERDOWN", b"LOADING", b"READONLY", b"NOSCRIPT"]
+    [&b"MOVED "[..], b"ASK ", b"TRYAGAIN", b"CLUSTERDOWN", b"MASTERDOWN", b"LOADING", b"READONLY", b"NOSCRIPT", b"UNBLOCKED"]
         .iter()
         .any(|code| line.starts_with(code))
 }

@@ -30,6 +30,8 @@ pub enum Held {
     MasterDown,
     Loading,
     ReadOnly,
+    /// What was blocked there was let go, because the node is no master any more.
+    Demoted,
 }
 
 /// What is known of the request that was answered.
@@ -72,6 +74,8 @@ pub fn on_error(line: &[u8], asked: Asked, from: &Addr) -> Verdict {
         b"MASTERDOWN" => Verdict::Hold(Held::MasterDown),
         b"LOADING" => Verdict::Hold(Held::Loading),
         b"READONLY" => Verdict::Hold(Held::ReadOnly),
+        // CLIENT UNBLOCK and a key that went have the same code.
+        b"UNBLOCKED" if line.starts_with(b"UNBLOCKED force unblock") => Verdict::Hold(Held::Demoted),
         _ => Verdict::Deliver,
     }
 }
@@ -126,7 +130,7 @@ mod tests {
     #[test]
     fn every_answer_over_every_kind_of_request() {
         let slot = Slot::new(7).expect("in range");
-        let lines: [&[u8]; 14] = [
+        let lines: [&[u8]; 16] = [
             b"MOVED 7 10.0.0.1:1",
             b"MOVED 8 10.0.0.1:1",
             b"MOVED x",
@@ -140,6 +144,8 @@ mod tests {
             b"NOSCRIPT No matching script. Please use EVAL.",
             b"TRYAGAIN later, says a script",
             b"LOADING my own data",
+            b"UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+            b"UNBLOCKED client unblocked via CLIENT UNBLOCK",
             b"WRONGTYPE Operation against a key holding the wrong kind of value",
         ];
         let to = Some(addr("10.0.0.1:1"));
@@ -162,6 +168,8 @@ mod tests {
                         if script { Verdict::NoScript } else { Verdict::Deliver },
                         if script { Verdict::Deliver } else { on_slot(Verdict::TryAgain) },
                         if script { Verdict::Deliver } else { Verdict::Hold(Held::Loading) },
+                        if script { Verdict::Deliver } else { Verdict::Hold(Held::Demoted) },
+                        Verdict::Deliver,
                         Verdict::Deliver,
                     ];
                     for (line, expected) in lines.iter().zip(expected) {

@@ -121,6 +121,9 @@ impl Engine {
     /// Sends a held request to a lane, behind ASKING if it must be.
     pub(super) fn queue_retry(&mut self, lane_index: u32, retry_index: u32, asking: bool) {
         let retry = &self.retries[retry_index as usize];
+        if retry.block.is_some() {
+            return self.queue_blocking(lane_index, retry_index, asking);
+        }
         let (ticket, frame, wrapped) = (retry.ticket, retry.frame.clone(), retry.wrapped);
         let lead = retry.lead + u16::from(asking) + if wrapped { 2 } else { 0 };
         if frame.len() >= LARGE_FRAME && !asking && !wrapped {

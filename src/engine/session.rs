@@ -14,6 +14,7 @@ use crate::{
 };
 
 use super::{
+    blocking::Popped,
     ids::{Micros, UserId},
     lane::Via,
     modes::Modes,
@@ -244,6 +245,8 @@ pub struct Session {
     pub mid_reply: bool,
     pub subscribed: Option<Box<Subscribed>>,
     pub commands: u64,
+    /// The last reply that took something out of the keyspace for this client.
+    pub popped: Option<Box<Popped>>,
 }
 
 impl Session {
@@ -278,6 +281,7 @@ impl Session {
             mid_reply: false,
             subscribed: None,
             commands: 0,
+            popped: None,
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Settings {
     pub subscriptions_bytes_max: usize,
     /// Bytes of messages kept for one subscriber that does not read, before it is cut off.
     pub subscriber_buffer_max: usize,
+    /// Blocking commands over several slots are asked again after so long at most; 0 = they are refused.
+    pub blocking_poll_us: Micros,
     /// Written first on each lane: AUTH of the proxy's account, if one is configured.
     pub auth: Option<Auth>,
     /// TCP port shown in INFO, 0 when the proxy listens on unix sockets only.
@@ -67,6 +69,7 @@ impl Default for Settings {
             client_subscriptions_max: 100_000,
             subscriptions_bytes_max: 256 << 20,
             subscriber_buffer_max: 32 << 20,
+            blocking_poll_us: 0,
             auth: None,
             tcp_port: 0,
         }

@@ -45,6 +45,8 @@ pub struct Shared {
     pub connected: AtomicUsize,
     pub accepted: AtomicU64,
     pub rejected: AtomicU64,
+    /// Clients that wait in a blocking command.
+    pub blocked: Arc<AtomicU64>,
 }
 
 /// What a worker is told.
@@ -53,6 +55,8 @@ pub enum ToWorker {
     Client(Accepted, u64),
     /// CLIENT LIST of another worker's client.
     List { filter: ClientFilter, lines: oneshot::Sender<Vec<ClientLine>> },
+    /// CLIENT UNBLOCK of another worker's client; whether it was blocked here.
+    Unblock { id: u64, error: bool, found: oneshot::Sender<bool> },
     /// Finish what is in flight, for at most so long, and end.
     Stop(Duration),
 }
@@ -174,6 +178,9 @@ impl Worker {
                 ToWorker::List { filter, lines } => {
                     let _ = lines.send(worker.engine.borrow().list_clients(&filter));
                 }
+                ToWorker::Unblock { id, error, found } => {
+                    let _ = found.send(worker.with_engine(|engine| engine.unblock_client(id, error)));
+                }
                 ToWorker::Stop(grace) => return worker.drain(grace).await,
             }
         }
@@ -232,6 +239,19 @@ impl Worker {
                     worker.with_engine(|engine| engine.clients_listed(token, &lines));
                 });
             }
+            Event::Unblock { token, id, error } => {
+                let worker = self.clone();
+                tokio::task::spawn_local(async move {
+                    let mut unblocked = false;
+                    for peer in &worker.config.peers {
+                        let (sender, receiver) = oneshot::channel();
+                        if peer.send(ToWorker::Unblock { id, error, found: sender }).is_ok() {
+                            unblocked |= receiver.await.unwrap_or_default();
+                        }
+                    }
+                    worker.with_engine(|engine| engine.client_unblocked(token, unblocked));
+                });
+            }
         }
     }
 
@@ -265,7 +285,7 @@ impl Worker {
             max_clients: self.config.clients_max as u64,
             total_connections: shared.accepted.load(Relaxed),
             rejected_connections: shared.rejected.load(Relaxed),
-            blocked_clients: 0,
+            blocked_clients: shared.blocked.clone(),
             pubsub_clients: self.config.subscriptions.clients() as u64,
             process_id: std::process::id(),
         };
@@ -369,6 +389,11 @@ impl Worker {
     /// Waits until nothing is owed to any client, at most for `grace`.
     async fn drain(self: Rc<Self>, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;
+        // Blocked clients would wait on; what is popped for them in this moment is put back.
+        let blocked = self.engine.borrow().blocked_clients();
+        for client in blocked {
+            self.close_client(client);
+        }
         while self.engine.borrow().load().owed > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -37,6 +37,7 @@ const TRANSCRIPTS: &[(&str, &str)] = &[
     ("scripts", include_str!("transcripts/scripts.txt")),
     ("connection", include_str!("transcripts/connection.txt")),
     ("server", include_str!("transcripts/server.txt")),
+    ("blocking", include_str!("transcripts/blocking.txt")),
 ];
 
 /// Commands that Keyway answers with an error of its own.
@@ -53,7 +54,6 @@ const NOT_IN_TRANSCRIPTS: &[(&str, &str)] = &[
     ("post", "closes: persona.rs"),
     ("hello", "in its container's place"),
     ("client|import-source", "an operator's command, of Valkey only"),
-    ("waitaof", "refused as WAIT is"),
 ];
 
 /// Answers that differ on purpose, with the reason.

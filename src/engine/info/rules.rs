@@ -1,6 +1,8 @@
 //! What becomes of each INFO field, as a table. The first row whose pattern matches the name counts; a field
 //! without a row stays as the template has it: versions, settings, the build.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::ProxyFacts;
 use super::number::Fold;
 use crate::engine::glob::glob_match;
@@ -76,7 +78,7 @@ const RULES: &[(&str, Rule)] = &[
     ("uptime_in_days", Rule::Proxy(|facts| (facts.uptime_seconds / 86_400).to_string())),
     ("connected_clients", Rule::Proxy(|facts| facts.connected_clients.to_string())),
     ("maxclients", Rule::Proxy(|facts| facts.max_clients.to_string())),
-    ("blocked_clients", Rule::Proxy(|facts| facts.blocked_clients.to_string())),
+    ("blocked_clients", Rule::Proxy(|facts| facts.blocked_clients.load(Relaxed).to_string())),
     ("pubsub_clients", Rule::Proxy(|facts| facts.pubsub_clients.to_string())),
     ("tracking_clients", Rule::Set("0")),
     ("total_connections_received", Rule::Proxy(|facts| facts.total_connections.to_string())),
