@@ -18,8 +18,8 @@ use tokio::{
 
 use crate::{
     admin::{self, AdminState, Facts},
-    config::{AddressRule, Config, CrossSlotBlocking, ListenAddr},
-    engine::{Auth, Registry, Scripts, Settings},
+    config::{AddressRule, Config, CrossSlotBlocking, CrossSlotTransactions, ListenAddr},
+    engine::{Auth, CrossSlot, Registry, Scripts, Settings},
     net::{BindError, Clock, Listener, Shared, ToWorker, WorkerConfig, WorkerHandle, WorkerStats},
     resp,
     topology::{self, TopologyConfig, TopologyHandle},
@@ -359,6 +359,10 @@ fn settings(config: &Config, tcp_port: u16) -> Settings {
         blocking_poll_us: match config.cross_slot.blocking {
             CrossSlotBlocking::Reject => 0,
             CrossSlotBlocking::Poll => config.cross_slot.poll_interval.as_micros() as u64,
+        },
+        cross_slot_transactions: match config.cross_slot.transactions {
+            CrossSlotTransactions::Reject => CrossSlot::Reject,
+            CrossSlotTransactions::PerSlot => CrossSlot::PerSlot,
         },
         auth: config
             .cluster

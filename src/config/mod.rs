@@ -27,7 +27,8 @@ pub use kind::{Field, Kind};
 pub use mistake::{Mistake, Mistakes};
 pub use reference::reference;
 pub use resolved::{
-    Admin, Cluster, Config, CrossSlot, CrossSlotBlocking, Limits, Log, LogFormat, LogLevel, Proxy, Retry, Timeouts,
+    Admin, Cluster, Config, CrossSlot, CrossSlotBlocking, CrossSlotTransactions, Limits, Log, LogFormat, LogLevel, Proxy, Retry,
+    Timeouts,
 };
 pub use secret::Secret;
 pub use units::{show_duration, show_size};

@@ -17,8 +17,8 @@ pub struct Config {
     pub admin: Admin,
     pub retry: Retry,
     pub limits: Limits,
-    pub cross_slot: CrossSlot,
     pub timeouts: Timeouts,
+    pub cross_slot: CrossSlot,
     pub log: Log,
 }
 
@@ -78,13 +78,6 @@ pub struct Limits {
     pub scripts_bytes: usize,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct CrossSlot {
-    pub blocking: CrossSlotBlocking,
-    /// The longest wait between two rounds of polling.
-    pub poll_interval: Duration,
-}
-
 /// What becomes of a blocking command whose keys lie in several slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrossSlotBlocking {
@@ -101,6 +94,22 @@ pub struct Timeouts {
     /// `None`: no keepalive probes. Whole seconds.
     pub keepalive: Option<Duration>,
     pub node: Duration,
+}
+
+/// What becomes of requests whose keys are in several slots, where a single server would serve them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CrossSlot {
+    pub transactions: CrossSlotTransactions,
+    pub blocking: CrossSlotBlocking,
+    /// The longest wait between two rounds of polling.
+    pub poll_interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrossSlotTransactions {
+    Reject,
+    /// One MULTI and EXEC for each slot.
+    PerSlot,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -134,6 +143,11 @@ impl CrossSlotBlocking {
 impl LogLevel {
     /// In the order of the names of `log.level`.
     pub(super) const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+}
+
+impl CrossSlotTransactions {
+    /// In the order of the names of `cross_slot.transactions`.
+    pub(super) const ALL: [Self; 2] = [Self::Reject, Self::PerSlot];
 }
 
 impl LogFormat {
@@ -188,8 +202,12 @@ fn blank() -> Config {
             lane_buffer_bytes: 0,
             scripts_bytes: 0,
         },
-        cross_slot: CrossSlot { blocking: CrossSlotBlocking::Reject, poll_interval: Duration::ZERO },
         timeouts: Timeouts { dial: Duration::ZERO, idle: None, keepalive: None, node: Duration::ZERO },
+        cross_slot: CrossSlot {
+            transactions: CrossSlotTransactions::Reject,
+            blocking: CrossSlotBlocking::Reject,
+            poll_interval: Duration::ZERO,
+        },
         log: Log { level: LogLevel::Info, format: LogFormat::Text },
     }
 }

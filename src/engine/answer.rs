@@ -12,9 +12,11 @@ use super::{
     Engine, Event, LaneId, RefreshCause,
     ids::{ClientId, NONE, Ticket},
     lane::{InFlight, Lane, LaneState, Lease, Role, STREAM_FROM, Stream, Via},
-    pump::{Speaker, name_of},
+    merge::Job,
+    pump::{Speaker, could_be_refusal, name_of},
     retry::{Asked, Verdict, on_lane_lost},
     session::{Ending, State},
+    transaction::{LANE_LOST, only_reads},
 };
 
 /// Bytes of replies from which a client is written although more of its replies are about to come.
@@ -124,7 +126,7 @@ impl Engine {
             let first = lane.carry.first().or(piece.first()).copied();
             let streams = known >= STREAM_FROM as u64 && !matches!(first, Some(b'-' | b'>' | b'|') | None);
             let next =
-                |front: &InFlight| front.lead == lane.lead_seen && lane.pipe.front_written(front.len as usize, front.large);
+                |front: &InFlight| front.lead == lane.lead_seen && lane.pipe.front_written(front.len as usize, front.is_large());
             let front = lane.queue.front().copied().filter(|front| streams && next(front));
             match front.filter(|front| !self.is_wrapped(front) && !self.is_blocking(front)) {
                 Some(front) => {
@@ -202,6 +204,7 @@ impl Engine {
         lane.carry.clear();
         let collected = std::mem::take(&mut lane.collected);
         let entry = self.pop_front(index)?;
+        self.lanes[index as usize].lead_error = None;
         self.release(index, &entry);
         self.drop_retry(entry.retry);
         match stream {
@@ -227,7 +230,7 @@ impl Engine {
     pub(super) fn pop_front(&mut self, index: u32) -> Result<InFlight, Broken> {
         let lane = &mut self.lanes[index as usize];
         let front = lane.queue.front().ok_or(Broken)?;
-        if !lane.pipe.front_written(front.len as usize, front.large) {
+        if !lane.pipe.front_written(front.len as usize, front.is_large()) {
             return Err(Broken);
         }
         lane.lead_seen = 0;
@@ -269,7 +272,10 @@ impl Engine {
             if let Some(block) = self.retries.get_mut(front.retry as usize).and_then(|retry| retry.block.as_mut()) {
                 block.learn(reply);
             }
-            if reply.first() == Some(&b'-') {
+            // A redirect tells more than what else is wrong: where it leads, that will be told again.
+            if let Some(error) = reply.strip_prefix(b"-")
+                && (lane.lead_error.is_none() || could_be_refusal(error))
+            {
                 lane.lead_error = Some(reply.to_vec());
             }
             return Ok(());
@@ -305,10 +311,12 @@ impl Engine {
     /// The last reply of a request that others led: ASKING's, or those inside of MULTI and EXEC.
     fn unit_complete(&mut self, index: u32, entry: &InFlight, reply: &[u8]) {
         let refused = self.lanes[index as usize].lead_error.take();
-        let reply = match &refused {
-            Some(why) if reply.starts_with(b"-EXECABORT") || self.is_marked(entry) => why,
-            _ => reply,
-        };
+        let marked = self.is_marked(entry);
+        let why = refused.as_deref().filter(|_| marked || reply.starts_with(b"-EXECABORT"));
+        if let Some(why) = why.filter(|_| !marked && self.is_transaction(entry)) {
+            return self.transaction_refused(index, entry, why);
+        }
+        let reply = why.unwrap_or(reply);
         if !self.is_wrapped(entry) {
             return self.judge(index, entry, reply, Speaker::Unknown);
         }
@@ -322,6 +330,26 @@ impl Engine {
     fn is_marked(&self, entry: &InFlight) -> bool {
         let block = self.retries.get(entry.retry as usize).and_then(|retry| retry.block.as_ref());
         block.is_some_and(|block| !block.mark.is_empty())
+    }
+
+    /// Whether it is a client's MULTI and EXEC, not the proxy's own.
+    fn is_transaction(&mut self, entry: &InFlight) -> bool {
+        match self.clients[entry.ticket.client as usize].reply(entry.ticket.seq).state {
+            State::Merging { merge } => matches!(self.merges[merge as usize].job, Job::Exec(_)),
+            _ => !self.is_wrapped(entry),
+        }
+    }
+
+    /// A node refused one of a transaction's commands while it was queued, so all of them.
+    fn transaction_refused(&mut self, index: u32, entry: &InFlight, why: &[u8]) {
+        let ends_watch = self.lanes[index as usize].role.is_pinned() && could_be_refusal(&why[1..]);
+        let held = self.answer_error(index, entry, why, Speaker::Node);
+        self.release(index, entry);
+        if !held {
+            self.drop_retry(entry.retry);
+            let text = if ends_watch { why.to_vec() } else { self.aborted_text(why) };
+            self.deliver(entry.ticket, &text);
+        }
     }
 
     /// Whether the request went as MULTI, itself, EXEC.
@@ -349,7 +377,7 @@ impl Engine {
 
     pub(super) fn release(&mut self, index: u32, entry: &InFlight) {
         let lane = &mut self.lanes[index as usize];
-        if entry.large {
+        if entry.is_large() {
             lane.pipe.release_large();
         }
         lane.pipe.release_small(entry.len as usize);
@@ -483,13 +511,17 @@ impl Engine {
         let mut frames = lane.pipe.frames();
         for (place, entry) in queue.into_iter().enumerate() {
             let (large, (small, small_written)) =
-                (entry.large.then(|| frames.next_large()), frames.next_small(entry.len as usize));
+                (entry.is_large().then(|| frames.next_large()), frames.next_small(entry.len as usize));
             let written = small_written && large.is_none_or(|(_, written)| written) && lane.state == LaneState::Open;
             if place == 0 && streaming == Stream::Direct {
                 self.cut_half_told(&entry);
                 continue;
             }
             let frame = || large.map_or_else(|| Bytes::copy_from_slice(small), |(frame, _)| frame.clone());
+            if lane.role.is_pinned() && entry.retry == NONE && (!written || self.is_internal_read(&entry)) {
+                self.deliver(entry.ticket, LANE_LOST);
+                continue;
+            }
             self.lost_request(&entry, written, lane.via, frame);
         }
     }
@@ -513,14 +545,19 @@ impl Engine {
         }
         let frame = if entry.retry == NONE { frame() } else { self.retries[entry.retry as usize].frame.clone() };
         let command = name_of(&frame).and_then(|name| command::lookup(&name));
-        let read_only = command.is_some_and(|command| command.flags.is_readonly()) || self.is_internal_read(entry);
+        let read_only = match command {
+            Some(command) if command.flags.is_readonly() => true,
+            Some(command) if command.name == "MULTI" => only_reads(&frame),
+            _ => false,
+        };
+        let read_only = read_only || self.is_internal_read(entry);
         let target = self.target_of(entry);
         let asked = Asked { slot: target.slot(), script: false, read_only };
         match on_lane_lost(written, asked) {
             Verdict::Resend => self.resend_lost(entry, frame, target, via),
             _ => {
                 self.counters.unknown_outcomes += 1;
-                let name = command.map_or("the command", |command| command.name);
+                let name = command.map_or("the command", |command| if command.name == "MULTI" { "EXEC" } else { command.name });
                 let text = format!(
                     "-ERR proxy: outcome unknown: the connection to the node broke after '{}' was sent and before it was answered\r\n",
                     name.to_ascii_lowercase()

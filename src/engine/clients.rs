@@ -11,6 +11,7 @@ use super::{
     pubsub::Kind,
     session::{Ending, Session},
     since::has_subcommands,
+    transaction::Transaction,
 };
 
 /// What CLIENT LIST TYPE knows. Clients of the proxy are normal ones, or subscribers.
@@ -69,8 +70,16 @@ impl Engine {
         let count = |kind| session.subscribed.as_ref().map_or(0, |own| own.count(kind));
         let subscriptions = [Kind::Channel, Kind::Pattern, Kind::Shard].map(count);
         let subscriber = subscriptions.iter().any(|count| *count > 0);
-        let flags = [(subscriber, 'P'), (self.is_blocked(index), 'b'), (labels.no_evict, 'e'), (labels.no_touch, 'T')];
-        let mut flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).collect();
+        let transaction = session.transaction.as_deref();
+        let queued = transaction.and_then(Transaction::queued);
+        let states = [
+            (subscriber, 'P'),
+            (queued.is_some(), 'x'),
+            (self.is_blocked(index), 'b'),
+            (labels.no_evict, 'e'),
+            (labels.no_touch, 'T'),
+        ];
+        let mut flags: String = states.iter().filter(|(on, _)| *on).map(|(_, flag)| flag).collect();
         if flags.is_empty() {
             flags.push('N');
         }
@@ -90,9 +99,11 @@ impl Engine {
         if version >= (7, 0, 0) {
             line.push_str(&format!(" ssub={}", subscriptions[2]));
         }
-        line.push_str(" multi=-1");
+        // Valkey makes a client's state of transactions when it is needed first, and then counts what is in it.
+        let empty = if valkey && version >= (9, 0, 0) && transaction.is_some() { 0 } else { -1 };
+        line.push_str(&format!(" multi={}", queued.map_or(empty, |queued| queued as i64)));
         if version >= (7, 4, 0) {
-            line.push_str(" watch=0");
+            line.push_str(&format!(" watch={}", transaction.map_or(0, Transaction::watched_keys)));
         }
         line.push_str(&format!(" qbuf={input} qbuf-free=0 argv-mem=0"));
         if version >= (7, 0, 0) {

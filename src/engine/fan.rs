@@ -75,7 +75,7 @@ impl Engine {
     }
 
     /// Owes a reply that a merge will make, and lets nothing overtake it.
-    fn owe_merge(&mut self, index: u32, job: Job) -> u32 {
+    pub(super) fn owe_merge(&mut self, index: u32, job: Job) -> u32 {
         let seq = self.owe(index, State::Sent { lane: NONE }, None);
         let via = self.clients[index as usize].via();
         let merge = self.open_merge(index, seq, via, job);

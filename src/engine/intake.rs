@@ -13,6 +13,7 @@ use super::{
     ids::{NONE, Ticket},
     lane::Via,
     local::select,
+    modes::Modes,
     pipe::LARGE_FRAME,
     pump::spans_of,
     send::{BULK_FRAME, NotNow, Target},
@@ -236,6 +237,9 @@ impl Engine {
 
     /// Owes one reply and gives it at once.
     pub(super) fn reply_now(&mut self, index: u32, reply: &[u8]) {
+        if let Some(captured) = &mut self.captured {
+            return captured.extend_from_slice(reply);
+        }
         let seq = self.owe(index, State::Sent { lane: NONE }, None);
         self.answer(index, seq, reply);
     }
@@ -268,6 +272,7 @@ impl Engine {
         if !session.modes.is_plain()
             && let Some(taken) = self.in_mode(index, command, frame, spans)
         {
+            self.counters.requests += u64::from(taken.is_ok());
             return taken;
         }
         let taken = match (command.class, command.keys) {
@@ -287,8 +292,17 @@ impl Engine {
     /// subcommands takes argument 2 for the key first, and only tells the slot's owner what it thinks of the rest.
     fn unknown_sub(&mut self, index: u32, container: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         if container.class == Class::Local(Local::ClusterRefused) {
+            if self.clients[index as usize].modes.has(Modes::TRANSACTION) {
+                return self.enqueue_unknown_cluster_sub(index, frame, spans[1].of(frame));
+            }
             self.unknown_cluster_sub(index, spans[1].of(frame));
             return Ok(());
+        }
+        if self.clients[index as usize].modes.has(Modes::TRANSACTION) {
+            return match spans.get(2) {
+                _ if self.persona().is_some_and(has_subcommands) => self.enqueue_unknown(index, frame),
+                key => self.enqueue_learned(index, frame, key.map(|key| key.of(frame)).as_slice()),
+            };
         }
         match spans.get(2) {
             Some(key) if self.persona().is_some_and(|persona| !has_subcommands(persona)) => {
@@ -309,7 +323,7 @@ impl Engine {
             Class::Local(local) => self.local(index, command, local, frame, spans),
             Class::Container => self.send_any(index, frame),
             Class::Blocking => self.blocking(index, command, frame, spans),
-            Class::Transaction(_) => self.refuse(index, command, "transactions are"),
+            Class::Transaction(kind) => self.transaction(index, command, kind, frame, spans),
             Class::PubSub(which) => self.pubsub(index, command, which, frame, spans),
             Class::Blocked(reason) => {
                 let text = format!("-ERR proxy: '{}' is refused: {reason}\r\n", command.name.to_ascii_lowercase());
@@ -529,14 +543,14 @@ impl Engine {
         }
     }
 
-    fn wait_for_room(&mut self, index: u32, lane: u32) -> Result<(), Pause> {
+    pub(super) fn wait_for_room(&mut self, index: u32, lane: u32) -> Result<(), Pause> {
         self.lanes[lane as usize].blocked.push(index);
         Err(Pause::LaneFull)
     }
 
     /// A request that acts on all nodes goes alone: it waits for all that came before, and what follows waits for it.
     pub(super) fn barrier(&mut self, index: u32) -> Result<(), Pause> {
-        if self.clients[index as usize].owed() > 0 { Err(Pause::Barrier) } else { Ok(()) }
+        if self.clients[index as usize].owed() > 0 && self.captured.is_none() { Err(Pause::Barrier) } else { Ok(()) }
     }
 
     /// What follows the reply that is owed last waits for it.

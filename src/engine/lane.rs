@@ -32,6 +32,13 @@ pub enum Role {
     Push,
 }
 
+impl Role {
+    /// It holds state of one client's.
+    pub fn is_pinned(self) -> bool {
+        matches!(self, Role::Private(Lease::Pinned { .. }))
+    }
+}
+
 /// How long a private lane is one client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
@@ -59,13 +66,19 @@ pub enum LaneState {
 #[derive(Clone, Copy, Debug)]
 pub struct InFlight {
     pub ticket: Ticket,
-    /// Bytes in the pipe, of a small frame; a large one is counted by `large`.
+    /// Bytes in the pipe, of a small frame; 0: it is a large one, which the pipe keeps by itself.
     pub len: u32,
     /// The retry that holds the request's history, or `NONE` for a fresh one.
     pub retry: u32,
     /// Replies that come before the request's own and are of no interest: ASKING's, or those inside of a MULTI.
-    pub lead: u16,
-    pub large: bool,
+    pub lead: u32,
+}
+
+impl InFlight {
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        self.len == 0
+    }
 }
 
 /// What happens to the pieces of a reply that is being streamed.
@@ -93,7 +106,7 @@ pub struct Lane {
     pub pipe: Pipe,
     pub queue: VecDeque<InFlight>,
     /// How many of the oldest request's `lead` replies have come.
-    pub lead_seen: u16,
+    pub lead_seen: u32,
     /// An error among them: why a unit was refused, where EXEC only says that it was.
     pub lead_error: Option<Vec<u8>>,
     pub scanner: ReplyScanner,
@@ -161,9 +174,9 @@ impl Lane {
     }
 
     /// Whether its node owes an answer for longer than `timeout_us`. On a private lane it may take all the time in the world: that is
-    /// what blocking commands are for.
+    /// what blocking commands are for, unless it is there to watch keys.
     pub fn is_overdue(&self, now: Micros, timeout_us: Micros) -> bool {
-        let patient = matches!(self.role, Role::Private(_)) && self.is_open();
+        let patient = matches!(self.role, Role::Private(_)) && !self.role.is_pinned() && self.is_open();
         !patient && !self.queue.is_empty() && self.progress_us + timeout_us < now
     }
 
@@ -171,8 +184,9 @@ impl Lane {
     /// alone, and neither an error nor a push.
     #[inline]
     pub fn pop_plain(&mut self, reply: &[u8]) -> Option<Ticket> {
-        let InFlight { ticket, len, retry, lead, large } = *self.queue.front()?;
-        let plain = self.is_open() && matches!(self.role, Role::Shared { .. }) && retry == NONE && lead == 0 && !large;
+        let front @ InFlight { ticket, len, retry, lead } = *self.queue.front()?;
+        let once = retry == NONE && lead == 0 && !front.is_large();
+        let plain = self.is_open() && matches!(self.role, Role::Shared { .. }) && once;
         let news = matches!(reply.first(), Some(b'-' | b'>'));
         if !plain || news || !self.pipe.front_written(len as usize, false) {
             return None;

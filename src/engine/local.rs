@@ -20,7 +20,7 @@ use super::{
 
 const OK: &[u8] = b"+OK\r\n";
 const BAD_NAME: &[u8] = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
-const CLUSTER_DISABLED: &[u8] = b"-ERR This instance has cluster support disabled\r\n";
+pub(super) const CLUSTER_DISABLED: &[u8] = b"-ERR This instance has cluster support disabled\r\n";
 const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
 /// Error texts show so many bytes of a name.
@@ -137,6 +137,7 @@ impl Engine {
             self.barrier(index)?;
         }
         self.leave_all(index);
+        self.drop_transaction(index);
         let session = &mut self.clients[index as usize];
         session.proto = Proto::Resp2;
         session.reply_mode = ReplyMode::On;
@@ -255,12 +256,13 @@ impl Engine {
     }
 }
 
-struct Hello<'a> {
-    proto: Option<Proto>,
+pub(super) struct Hello<'a> {
+    pub(super) proto: Option<Proto>,
     name: Option<&'a [u8]>,
 }
 
-fn parse_hello<'a>(arguments: &[&'a [u8]]) -> Result<Hello<'a>, Vec<u8>> {
+/// Reads HELLO's arguments, without its name.
+pub(super) fn parse_hello<'a>(arguments: &[&'a [u8]]) -> Result<Hello<'a>, Vec<u8>> {
     let Some((version, mut options)) = arguments.split_first() else { return Ok(Hello { proto: None, name: None }) };
     let proto = match strict_integer(version) {
         Some(2) => Proto::Resp2,

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Slot,
-    command::Fan,
+    command::{Command, Fan},
     resp::{Span, View, encode, view},
 };
 
@@ -15,6 +15,7 @@ use super::{
     scan_cursor::ScanJob,
     send::Target,
     session::{NO_SLOT, State},
+    transaction::{ExecJob, WatchJob},
 };
 
 /// One part: where it went, where it stands, and which keys it holds.
@@ -99,6 +100,18 @@ pub enum Job {
     Pubsub(Question),
     /// CONFIG GET with what a standalone server would say.
     ConfigGet,
+    /// Whether a server would queue this; `command` as the table knows it.
+    Check {
+        frame: Vec<u8>,
+        command: Option<&'static Command>,
+    },
+    /// A part for each slot of a transaction.
+    Exec(Box<ExecJob>),
+    Watch(WatchJob),
+    /// UNWATCH on private lanes; the client is told this.
+    Unwatch {
+        reply: Vec<u8>,
+    },
 }
 
 /// See the module's head. Parts' replies are kept in one arena, in the order in which they come.
@@ -128,7 +141,7 @@ impl Job {
     /// Its parts only ask: they may be sent again whatever their command is.
     pub fn only_asks(&self) -> bool {
         let writes = matches!(self, Job::AllOk | Job::Sum | Job::Mget | Job::ShardNumsub | Job::Fan { .. });
-        !writes && !matches!(self, Job::Publish(_) | Job::Poll(_) | Job::GiveBack)
+        !writes && !matches!(self, Job::Publish(_) | Job::Poll(_) | Job::GiveBack | Job::Exec(_))
     }
 }
 
@@ -188,7 +201,7 @@ impl Engine {
     }
 
     /// Adds one part and sends it.
-    pub(super) fn add_part(&mut self, merge: u32, target: Target, lead: u16, keys: (u32, u32), write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn add_part(&mut self, merge: u32, target: Target, lead: u32, keys: (u32, u32), write: impl FnOnce(&mut Vec<u8>)) {
         let lane = self.lane_of(target, self.merges[merge as usize].via);
         self.add_part_on(merge, lane, target, lead, keys, write);
     }
@@ -200,7 +213,7 @@ impl Engine {
         merge: u32,
         lane: Option<u32>,
         target: Target,
-        lead: u16,
+        lead: u32,
         keys: (u32, u32),
         write: impl FnOnce(&mut Vec<u8>),
     ) {
@@ -235,6 +248,9 @@ impl Engine {
         let State::Merging { merge: index } = self.clients[ticket.client as usize].reply(ticket.seq).state else {
             unreachable!("a part's reply belongs to a merge")
         };
+        if matches!(self.merges[index as usize].job, Job::Watch(_)) {
+            self.watch_answered(index, ticket.part, reply);
+        }
         let merge = &mut self.merges[index as usize];
         merge.take_reply(ticket.part, reply);
         if merge.left == 0 {
@@ -283,6 +299,10 @@ impl Engine {
                 | Job::Wait
                 | Job::Poll(_)
                 | Job::Unblock(_)
+                | Job::Check { .. }
+                | Job::Exec(_)
+                | Job::Watch(_)
+                | Job::Unwatch { .. }
         );
         if !tolerant && let Some(first) = merge.failure() {
             part_error(merge, first, out);
@@ -315,6 +335,10 @@ impl Engine {
             Job::Unblock(_) => return self.merged_unblock(merge),
             Job::GiveBack => {}
             Job::Again { .. } | Job::SendTo { .. } => return false,
+            Job::Check { .. } => return self.merged_check(merge, out),
+            Job::Exec(_) => return self.merged_exec(merge, out),
+            Job::Watch(_) => self.merged_watch(merge, out),
+            Job::Unwatch { reply } => out.extend_from_slice(reply),
         }
         true
     }
@@ -327,6 +351,7 @@ impl Engine {
             Job::Unblock(_) => self.unblock_stage(index),
             Job::Again { .. } => self.again_stage(index),
             Job::SendTo { .. } => self.send_to_stage(index),
+            Job::Exec(_) => self.exec_stage(index),
             _ => unreachable!("this job has one stage"),
         }
     }

@@ -34,6 +34,7 @@ mod settings;
 mod since;
 mod split;
 mod table;
+mod transaction;
 mod unknown;
 mod users;
 
@@ -60,6 +61,7 @@ pub use self::{
     pubsub::Registry,
     scripts::Scripts,
     settings::{Auth, Settings},
+    transaction::CrossSlot,
 };
 use self::{
     lane::{Lane, LaneState},
@@ -71,6 +73,7 @@ use self::{
     retry::Budget,
     session::{Active, Ending, Session},
     table::Table,
+    transaction::Checked,
     unknown::Learned,
     users::Users,
 };
@@ -210,6 +213,9 @@ pub struct Engine {
     swept: Micros,
     budget: Budget,
     learned: FxHashMap<Vec<u8>, Learned>,
+    checked: Checked,
+    /// Answers of the proxy's own go here, not to the client, while EXEC's reply is put together.
+    captured: Option<Vec<u8>>,
     scripts: Arc<Scripts>,
     facts: ProxyFacts,
     last_greeting_error: String,
@@ -273,6 +279,8 @@ impl Engine {
             swept: now,
             budget: Budget::default(),
             learned: FxHashMap::default(),
+            checked: Checked::default(),
+            captured: None,
             scripts,
             facts: ProxyFacts::default(),
             last_greeting_error: String::new(),
@@ -470,6 +478,9 @@ impl Engine {
     pub fn map_published(&mut self, map: Arc<SlotMap>) {
         // A longer request would close the lane that it shares with others.
         self.settings.limits.multibulk_len_max = since::multibulk_len_max(&map.persona);
+        if self.persona() != Some(&map.persona) {
+            self.checked.clear();
+        }
         self.table.publish(map);
         let failed =
             |node: ids::NodeId| self.table.nodes[usize::from(node.0)].in_map && self.table.nodes[usize::from(node.0)].failed;
@@ -545,6 +556,7 @@ impl Engine {
         let Some(session) = self.clients.get_mut(client as usize) else { return };
         match session.ending {
             Ending::Gone if session.owed() == 0 => {
+                self.drop_transaction(client);
                 self.clients.remove(client as usize);
                 return;
             }

@@ -45,6 +45,9 @@ impl Engine {
         {
             return Some(refused);
         }
+        if modes.has(Modes::TRANSACTION) {
+            return self.in_transaction(index, command, frame, spans);
+        }
         None
     }
 }

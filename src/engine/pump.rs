@@ -47,7 +47,7 @@ struct Confirm {
 pub struct Retry {
     pub ticket: Ticket,
     pub frame: Bytes,
-    pub lead: u16,
+    pub lead: u32,
     pub target: Target,
     pub via: Via,
     pub deadline: Micros,
@@ -63,13 +63,15 @@ pub struct Retry {
     healed: bool,
     /// It rides a private lane: this one, if it has been leased already.
     pub private: Option<Option<LaneId>>,
+    /// That lane stays the client's when the request is answered: it watches keys.
+    pinned: bool,
     /// It may wait at its node for long.
     pub block: Option<Box<Block>>,
     pub last: String,
 }
 
 impl Retry {
-    pub fn new(ticket: Ticket, frame: Bytes, target: Target, via: Via, lead: u16, deadline: Micros) -> Self {
+    pub fn new(ticket: Ticket, frame: Bytes, target: Target, via: Via, lead: u32, deadline: Micros) -> Self {
         Retry {
             ticket,
             frame,
@@ -86,8 +88,14 @@ impl Retry {
             healed: false,
             private: None,
             block: None,
+            pinned: false,
             last: String::new(),
         }
+    }
+
+    /// It takes a private lane, and keeps it.
+    pub fn pinned(self) -> Self {
+        Retry { private: Some(None), pinned: true, ..self }
     }
 
     pub fn after(self, not_before: Micros) -> Self {
@@ -135,6 +143,10 @@ impl Engine {
             return false;
         }
         let lane = &self.lanes[lane_index as usize];
+        if entry.retry == NONE && lane.role.is_pinned() {
+            // What is watched there is lost by any refusal: nothing is to be sent again.
+            return false;
+        }
         let (node, via) = (lane.node, lane.via);
         let frame = self.frame_of(lane_index, entry);
         let target = self.target_of(entry);
@@ -161,13 +173,14 @@ impl Engine {
         retry.wrapped |= script;
         retry.last = String::from_utf8_lossy(&line[..line.len().min(120)]).into_owned();
         retry.tries += 1;
-        (retry.ask, retry.confirm) = (None, None);
+        let was_asked = retry.ask.take().is_some();
+        retry.confirm = None;
         match verdict {
             Verdict::Moved(slot, addr) => self.on_moved(&mut retry, node, slot, addr),
             Verdict::Ask(slot, addr) => {
                 self.table.mark_moving(slot, self.now);
                 self.counters.asked += 1;
-                self.on_redirect_to(&mut retry, addr, true);
+                self.on_ask(&mut retry, addr, was_asked);
             }
             Verdict::TryAgain => {
                 if let Some(slot) = asked.slot {
@@ -226,16 +239,18 @@ impl Engine {
         }
     }
 
-    fn on_redirect_to(&mut self, retry: &mut Retry, addr: Option<Addr>, asking: bool) {
+    /// It is followed at once, however often the request was sent back before: while it waited, it would become too old to be
+    /// followed. Only who answers ASKING with ASK makes it wait.
+    fn on_ask(&mut self, retry: &mut Retry, addr: Option<Addr>, was_asked: bool) {
         retry.hops += 1;
         match addr.as_ref().and_then(|addr| self.table.find(addr)) {
             Some(node) => {
                 retry.ask = Some((node, self.now + ASK_GOOD_US));
-                if retry.hops > HOPS_AT_ONCE {
+                if retry.hops > HOPS_AT_ONCE && was_asked {
                     self.back_off(retry);
                 }
             }
-            None => self.await_confirmation(retry, addr, asking),
+            None => self.await_confirmation(retry, addr, true),
         }
     }
 
@@ -348,8 +363,16 @@ impl Engine {
                 self.counters.resent += 1;
                 let ticket = self.retries[place as usize].ticket;
                 self.clients[ticket.client as usize].waiting -= 1;
-                if let Some(leased) = &mut self.retries[place as usize].private {
+                let retry = &mut self.retries[place as usize];
+                retry.ask = retry.ask.filter(|_| asking);
+                let pinned = retry.pinned;
+                if let Some(leased) = &mut retry.private
+                    && !pinned
+                {
                     *leased = None;
+                }
+                if pinned {
+                    self.watch_sent(ticket, asking);
                 }
                 self.queue_retry(lane, place, asking);
                 self.set_state(ticket, State::Sent { lane });
@@ -426,7 +449,10 @@ impl Engine {
                 self.refresh(RefreshCause::ClusterDown);
                 Move::Wait { until: (now + 100_000).min(deadline) }
             }
-            Err(NotNow::LanesUsedUp) => Move::Wait { until: (now + LANES_LOOK_US).min(deadline) },
+            Err(NotNow::LanesUsedUp) => {
+                self.retries[place as usize].last = "all private connections are in use (limits.private_lanes)".into();
+                Move::Wait { until: (now + LANES_LOOK_US).min(deadline) }
+            }
             Err(NotNow::DialAfter(after)) => {
                 self.refresh(RefreshCause::LaneLost);
                 Move::Wait { until: after.min(deadline) }
@@ -461,7 +487,9 @@ impl Engine {
             let other = lane.id.index;
             self.give_back(other);
         }
-        let lane = self.lease(node, via, Lease::Request)?;
+        let retry = &self.retries[place as usize];
+        let lease = if retry.pinned { Lease::Pinned { client: retry.ticket.client } } else { Lease::Request };
+        let lane = self.lease(node, via, lease)?;
         self.retries[place as usize].private = Some(Some(self.lanes[lane as usize].id));
         Ok(lane)
     }
@@ -516,7 +544,7 @@ impl Engine {
             return self.retries[entry.retry as usize].frame.clone();
         }
         let pipe = &self.lanes[lane_index as usize].pipe;
-        if entry.large { pipe.front_large().clone() } else { Bytes::copy_from_slice(pipe.front_small(entry.len as usize)) }
+        if entry.is_large() { pipe.front_large().clone() } else { Bytes::copy_from_slice(pipe.front_small(entry.len as usize)) }
     }
 
     pub(super) fn target_of(&mut self, entry: &InFlight) -> Target {
@@ -541,7 +569,7 @@ fn note(ahead: &mut rustc_hash::FxHashMap<u16, Ahead>, slot: u16, found: Ahead) 
 }
 
 /// Cheap test on an error's first letters, so that ordinary errors cost nothing.
-fn could_be_refusal(line: &[u8]) -> bool {
+pub(super) fn could_be_refusal(line: &[u8]) -> bool {
     [&b"MOVED "[..], b"ASK ", b"TRYAGAIN", b"CLUSTERDOWN", b"MASTERDOWN", b"LOADING", b"READONLY", b"NOSCRIPT", b"UNBLOCKED"]
         .iter()
         .any(|code| line.starts_with(code))

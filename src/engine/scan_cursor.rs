@@ -348,7 +348,7 @@ impl Engine {
         if let Job::Scan(job) = &mut self.merges[index as usize].job {
             job.stage = Stage::Counting { slots };
         }
-        self.add_part(index, Target::Any(slot), slots + 1, (0, 0), |out| {
+        self.add_part(index, Target::Any(slot), u32::from(slots) + 1, (0, 0), |out| {
             encode::command(out, &[b"MULTI"]);
             for slot in first..=last {
                 encode::command(out, &[b"CLUSTER", b"COUNTKEYSINSLOT", slot.to_string().as_bytes()]);
@@ -359,7 +359,7 @@ impl Engine {
 
     fn ask_keys(&mut self, index: u32, slot: Slot, slots: u16) {
         let first = slot.get();
-        self.add_part(index, Target::Any(slot), slots + 2, (0, 0), |out| {
+        self.add_part(index, Target::Any(slot), u32::from(slots) + 2, (0, 0), |out| {
             encode::command(out, &[b"MULTI"]);
             encode::command(out, &[b"CLUSTER", b"NODES"]);
             for slot in first..first + slots {

@@ -103,6 +103,13 @@ impl Engine {
 
     /// EVALSHA of a body that was seen, as the EVAL that also loads it.
     pub(super) fn heal_script(&mut self, frame: &[u8]) -> Option<Bytes> {
+        let healed = self.with_body(frame)?;
+        self.counters.scripts_healed += 1;
+        Some(healed)
+    }
+
+    /// EVALSHA of a body that was seen, as EVAL.
+    pub(super) fn with_body(&self, frame: &[u8]) -> Option<Bytes> {
         let spans = spans_of(frame)?;
         let name: &[u8] = match spans.first()?.of(frame).to_ascii_uppercase().as_slice() {
             b"EVALSHA" => b"EVAL",
@@ -110,7 +117,6 @@ impl Engine {
             _ => return None,
         };
         let body = self.scripts.body(spans.get(1)?.of(frame))?;
-        self.counters.scripts_healed += 1;
         let mut out = Vec::with_capacity(frame.len() + body.len());
         let mut arguments: Vec<&[u8]> = spans.iter().map(|span| span.of(frame)).collect();
         arguments[0] = name;

@@ -95,7 +95,7 @@ impl Engine {
 
     /// Queues one request on a lane. `write` appends its bytes; `lead` replies come before its own.
     #[inline]
-    pub(super) fn queue(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u16, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn queue(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let lane = &mut self.lanes[lane_index as usize];
         if lane.queue.is_empty() {
             lane.progress_us = self.now;
@@ -103,7 +103,7 @@ impl Engine {
         let before = lane.pipe.small().len();
         write(lane.pipe.small());
         let len = (lane.pipe.small().len() - before) as u32;
-        lane.queue.push_back(InFlight { ticket, len, retry, lead, large: false });
+        lane.queue.push_back(InFlight { ticket, len, retry, lead });
         if !lane.dirty {
             lane.dirty = true;
             self.dirty_lanes.push(lane.id);
@@ -111,11 +111,9 @@ impl Engine {
     }
 
     /// As `queue`, for a large frame that is not copied.
-    pub(super) fn queue_large(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u16, frame: Bytes) {
+    pub(super) fn queue_large(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u32, frame: Bytes) {
         self.queue(lane_index, ticket, retry, lead, |_| {});
-        let lane = &mut self.lanes[lane_index as usize];
-        lane.pipe.push_large(frame);
-        lane.queue.back_mut().expect("just queued").large = true;
+        self.lanes[lane_index as usize].pipe.push_large(frame);
     }
 
     /// Sends a held request to a lane, behind ASKING if it must be.
@@ -125,7 +123,7 @@ impl Engine {
             return self.queue_blocking(lane_index, retry_index, asking);
         }
         let (ticket, frame, wrapped) = (retry.ticket, retry.frame.clone(), retry.wrapped);
-        let lead = retry.lead + u16::from(asking) + if wrapped { 2 } else { 0 };
+        let lead = retry.lead + u32::from(asking) + if wrapped { 2 } else { 0 };
         if frame.len() >= LARGE_FRAME && !asking && !wrapped {
             self.queue_large(lane_index, ticket, retry_index, lead, frame);
         } else {
@@ -145,7 +143,7 @@ impl Engine {
     }
 
     /// Sends one part of a reply, or holds it until it can be sent.
-    pub(super) fn send_part(&mut self, ticket: Ticket, target: Target, via: Via, lead: u16, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn send_part(&mut self, ticket: Ticket, target: Target, via: Via, lead: u32, write: impl FnOnce(&mut Vec<u8>)) {
         match self.lane_of(target, via) {
             Some(lane) => {
                 self.queue(lane, ticket, NONE, lead, write);
@@ -162,14 +160,14 @@ impl Engine {
         self.lane_to(node, via, false).ok()
     }
 
-    pub(super) fn hold_part(&mut self, ticket: Ticket, target: Target, via: Via, lead: u16, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn hold_part(&mut self, ticket: Ticket, target: Target, via: Via, lead: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let mut frame = Vec::new();
         write(&mut frame);
         self.hold_fresh(ticket, target, via, lead, frame.into(), 0);
     }
 
     /// A request that could not be sent yet waits with its own copy of its bytes, until this moment at least.
-    pub(super) fn hold_fresh(&mut self, ticket: Ticket, target: Target, via: Via, lead: u16, frame: Bytes, not_before: Micros) {
+    pub(super) fn hold_fresh(&mut self, ticket: Ticket, target: Target, via: Via, lead: u32, frame: Bytes, not_before: Micros) {
         let arrived = self.clients[ticket.client as usize].reply(ticket.seq).arrived;
         let retry = Retry::new(ticket, frame, target, via, lead, arrived + self.settings.retry_deadline_us);
         self.hold(retry.after(not_before));

@@ -20,6 +20,7 @@ use super::{
     modes::Modes,
     pipe::{LARGE_FRAME, Pipe},
     pubsub::Subscribed,
+    transaction::Transaction,
 };
 
 /// No slot: the request has none, or it has many.
@@ -213,6 +214,8 @@ pub struct Session {
     pub proto: Proto,
     pub user: UserId,
     pub modes: Modes,
+    /// What it queues, and the keys it watches.
+    pub transaction: Option<Box<Transaction>>,
     pub reply_mode: ReplyMode,
     pub ending: Ending,
     /// What it sends is not read any more: it said QUIT, or broke the protocol.
@@ -261,6 +264,7 @@ impl Session {
             proto: Proto::Resp2,
             user: UserId::default(),
             modes: Modes::default(),
+            transaction: None,
             reply_mode: ReplyMode::On,
             ending: Ending::No,
             deaf: false,

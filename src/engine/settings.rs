@@ -2,7 +2,7 @@
 
 use crate::resp::Limits;
 
-use super::ids::Micros;
+use super::{ids::Micros, transaction::CrossSlot};
 
 /// The engine's share of the configuration, resolved.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ pub struct Settings {
     pub subscriber_buffer_max: usize,
     /// Blocking commands over several slots are asked again after so long at most; 0 = they are refused.
     pub blocking_poll_us: Micros,
+    pub cross_slot_transactions: CrossSlot,
     /// Written first on each lane: AUTH of the proxy's account, if one is configured.
     pub auth: Option<Auth>,
     /// TCP port shown in INFO, 0 when the proxy listens on unix sockets only.
@@ -70,6 +71,7 @@ impl Default for Settings {
             subscriptions_bytes_max: 256 << 20,
             subscriber_buffer_max: 32 << 20,
             blocking_poll_us: 0,
+            cross_slot_transactions: CrossSlot::Reject,
             auth: None,
             tcp_port: 0,
         }

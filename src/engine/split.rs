@@ -20,7 +20,7 @@ use super::{
 
 impl SplitKind {
     /// Arguments before the first key, and arguments a key.
-    fn shape(self) -> (usize, usize) {
+    pub(super) fn shape(self) -> (usize, usize) {
         match self {
             SplitKind::Mget | SplitKind::Sum => (1, 1),
             SplitKind::Mset => (1, 2),
@@ -173,7 +173,7 @@ fn split_kind(frame: &[u8]) -> Option<SplitKind> {
 }
 
 /// Writes a split request's parts: one slot's command each, its name and the arguments of its keys as they came.
-struct PartWriter<'a> {
+pub(super) struct PartWriter<'a> {
     frame: &'a [u8],
     spans: &'a [Span],
     /// As in [`SplitKind::shape`].
@@ -185,7 +185,7 @@ struct PartWriter<'a> {
 
 impl<'a> PartWriter<'a> {
     /// `room` lends its capacity.
-    fn new(mut room: Vec<u8>, kind: SplitKind, frame: &'a [u8], spans: &'a [Span]) -> Self {
+    pub(super) fn new(mut room: Vec<u8>, kind: SplitKind, frame: &'a [u8], spans: &'a [Span]) -> Self {
         let (lead_args, step) = kind.shape();
         let mut writer = PartWriter { frame, spans, lead_args, step, lead: Vec::new() };
         room.clear();
@@ -200,7 +200,7 @@ impl<'a> PartWriter<'a> {
     }
 
     #[inline]
-    fn write(&self, out: &mut Vec<u8>, keys: impl ExactSizeIterator<Item = usize>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>, keys: impl ExactSizeIterator<Item = usize>) {
         match keys.len() {
             1 => out.extend_from_slice(&self.lead),
             several => self.write_lead(out, several),

@@ -10,6 +10,7 @@ use super::{
     ids::Micros,
     intake::whole,
     merge::{Job, Merge},
+    modes::Modes,
     send::Target,
     session::{Pause, State},
 };
@@ -46,11 +47,18 @@ impl Engine {
     /// A request whose name the table does not hold.
     pub(super) fn unknown(&mut self, index: u32, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         let name = spans[0].of(frame).to_ascii_uppercase();
+        let queues = self.clients[index as usize].modes.has(Modes::TRANSACTION);
         if name.is_empty() || name.len() > NAME_LEN_MAX {
-            return self.send_any(index, frame);
+            return if queues { self.enqueue_unknown(index, frame) } else { self.send_any(index, frame) };
         }
         let known = self.learned.get(&name).filter(|learned| learned.until > self.now).map(|learned| learned.keys);
         match known {
+            Some(LearnedKeys::NoCommand) if queues => self.enqueue_unknown(index, frame),
+            Some(LearnedKeys::None) if queues => self.enqueue_learned(index, frame, &[]),
+            Some(LearnedKeys::Range { first, last, step }) if queues => {
+                let keys: Vec<&[u8]> = keys_of_range(frame, spans, first, last, step).collect();
+                self.enqueue_learned(index, frame, &keys)
+            }
             Some(LearnedKeys::NoCommand | LearnedKeys::None) => self.send_any(index, frame),
             Some(LearnedKeys::Range { first, last, step }) => match slot_of_range(frame, spans, first, last, step) {
                 Keyed::Slot(slot, many) => self.send_single(index, slot, frame, many),
@@ -104,6 +112,11 @@ impl Engine {
                 };
                 let slots: Vec<Slot> = keys.iter().map(|key| Slot::of(key)).collect();
                 let frame = frame.clone();
+                if self.clients[merge.client as usize].modes.has(Modes::TRANSACTION) {
+                    let answer = self.place_learned(merge.client, &frame, &keys);
+                    out.extend_from_slice(&answer);
+                    return true;
+                }
                 match slots.split_first() {
                     Some((first, others)) if others.iter().any(|other| other != first) => {
                         out.extend_from_slice(b"-CROSSSLOT Keys in request don't hash to the same slot\r\n");
@@ -165,10 +178,13 @@ enum Keyed {
     No,
 }
 
-fn slot_of_range(frame: &[u8], spans: &[Span], first: usize, last: i64, step: usize) -> Keyed {
+fn keys_of_range<'a>(frame: &'a [u8], spans: &'a [Span], first: usize, last: i64, step: usize) -> impl Iterator<Item = &'a [u8]> {
     let end = if last < 0 { spans.len() as i64 + last } else { last };
-    let mut slots =
-        (first..).step_by(step).take_while(|at| *at as i64 <= end && *at < spans.len()).map(|at| Slot::of(spans[at].of(frame)));
+    (first..).step_by(step).take_while(move |at| *at as i64 <= end && *at < spans.len()).map(|at| spans[at].of(frame))
+}
+
+fn slot_of_range(frame: &[u8], spans: &[Span], first: usize, last: i64, step: usize) -> Keyed {
+    let mut slots = keys_of_range(frame, spans, first, last, step).map(Slot::of);
     let Some(slot) = slots.next() else { return Keyed::No };
     let mut many = false;
     for other in slots {

@@ -35,6 +35,7 @@ const TRANSCRIPTS: &[(&str, &str)] = &[
     ("sorted sets", include_str!("transcripts/sorted_sets.txt")),
     ("streams", include_str!("transcripts/streams.txt")),
     ("scripts", include_str!("transcripts/scripts.txt")),
+    ("transactions", include_str!("transcripts/transactions.txt")),
     ("connection", include_str!("transcripts/connection.txt")),
     ("server", include_str!("transcripts/server.txt")),
     ("blocking", include_str!("transcripts/blocking.txt")),

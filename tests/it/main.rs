@@ -13,3 +13,4 @@ mod persona;
 mod reshard;
 mod sidecar;
 mod tidy;
+mod transactions;

@@ -14,7 +14,7 @@ use crate::harness::servers::tool;
 use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
 
 /// How many slots one reshard moves.
-const MOVED_SLOTS: u16 = 16;
+pub const MOVED_SLOTS: u16 = 16;
 
 /// Strings in each slot that never change. Enough for several MIGRATE batches a slot, between which the slot is split.
 const FIXED_PER_SLOT: usize = 12;
@@ -285,7 +285,7 @@ fn reshard(server: Server) {
         });
         let workers: Vec<_> = workers.collect();
         let over = load.over.when_dropped();
-        let moves = move_slots(&mut cluster, &load, deadline);
+        let moves = move_slots(&mut cluster, || load.runs(), deadline);
         drop(over);
         for worker in workers {
             join(worker);
@@ -309,14 +309,14 @@ fn prepare(proxy: &Proxy) -> Load {
 
 /// To the second master and back, then to a master that has just come and back, with each way of moving there is.
 /// Returns how many moves were made.
-fn move_slots(cluster: &mut Cluster, load: &Load, deadline: Instant) -> usize {
+pub fn move_slots(cluster: &mut Cluster, goes_on: impl Fn() -> bool, deadline: Instant) -> usize {
     let newcomer = cluster.add_empty_master();
     let mut moves = 0;
     for round in 0.. {
         let target = if round % 2 == 0 { newcomer } else { 1 };
         let atomic = cluster.server == Server::Valkey91 && round % 4 >= 2;
         for (from, to) in [(0, target), (target, 0)] {
-            if !load.runs() || Instant::now() > deadline {
+            if !goes_on() || Instant::now() > deadline {
                 return moves;
             }
             // The newcomer keeps one slot: a master that gives its last one away becomes a replica.

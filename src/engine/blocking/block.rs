@@ -93,10 +93,10 @@ impl Block {
     }
 
     /// Its bytes for a lane, with the time that is left, and how many replies come before its own.
-    pub fn write(&mut self, frame: &[u8], now: Micros, asking: bool) -> (Vec<u8>, u16) {
+    pub fn write(&mut self, frame: &[u8], now: Micros, asking: bool) -> (Vec<u8>, u32) {
         (self.sent, self.asked, self.learnt) = (Some(now), asking, 0);
         let spans = spans_of(frame).expect("a request that was accepted before");
-        let (mut out, mut lead) = (self.mark.to_vec(), u16::from(!self.mark.is_empty()));
+        let (mut out, mut lead) = (self.mark.to_vec(), u32::from(!self.mark.is_empty()));
         let mut ask = |out: &mut Vec<u8>| {
             if asking {
                 encode::command(out, &[b"ASKING"]);
@@ -114,7 +114,7 @@ impl Block {
             }
         }
         ask(&mut out);
-        lead += self.from_now.iter().filter(|stream| stream.last.is_none()).count() as u16;
+        lead += self.from_now.iter().filter(|stream| stream.last.is_none()).count() as u32;
         if let (Some(timeout), Some(until)) = (self.timeout, self.until)
             && now > self.started
         {

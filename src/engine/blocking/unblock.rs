@@ -112,8 +112,8 @@ impl Engine {
     fn cut_short(&mut self, client: u32, place: u32, lane: Option<u32>, error: bool) {
         let Some(index) = lane else { return self.pump_later(client) };
         let lane = &self.lanes[index as usize];
-        let begun =
-            lane.is_open() && lane.queue.front().is_some_and(|front| lane.pipe.front_written(front.len as usize, front.large));
+        let begun = lane.is_open()
+            && lane.queue.front().is_some_and(|front| lane.pipe.front_written(front.len as usize, front.is_large()));
         if begun { self.unblock_at_node(client, place, index, error) } else { self.withdraw(index) }
     }
 
@@ -191,7 +191,7 @@ impl Engine {
             let front = lane.queue.front().filter(|front| front.retry != NONE && lane.unblocks == 0 && lane.is_open())?;
             let retry = self.retries.get(front.retry as usize).filter(|_| lane.role == Role::Private(Lease::Request))?;
             let block = retry.block.as_ref().filter(|block| block.wish == Wish::Nothing && block.can_leave())?;
-            let named = lane.node_client.is_some() && lane.pipe.front_written(front.len as usize, front.large);
+            let named = lane.node_client.is_some() && lane.pipe.front_written(front.len as usize, front.is_large());
             let moving = retry.target.slot().is_some_and(|slot| self.table.is_moving(slot, self.now));
             let elsewhere = self.resolve(retry.target).is_some_and(|owner| owner != lane.node);
             let leaves = if block.asked { elsewhere && !moving } else { elsewhere || moving };
