@@ -99,6 +99,7 @@ pub enum Local {
     ClusterRefused,
     Echo,
     Hello,
+    Monitor,
     Move,
     Ping,
     Quit,

@@ -17,6 +17,8 @@ NOT_COMMANDS = {"POST", "host:"}
 # Local answers whose name is not the command's own.
 LOCAL_NAMES = {"ASKING": "ClusterRefused", "READONLY": "ClusterRefused", "READWRITE": "ClusterRefused",
                "CLUSTERSCAN": "ClusterRefused"}
+# Refused by default in commands.json, and answered here: who may is the servers' own ACL's to say.
+ANSWERED = {"MONITOR"}
 SPLITS = {"DEL": "Sum", "EXISTS": "Sum", "TOUCH": "Sum", "UNLINK": "Sum", "MGET": "Mget", "MSET": "Mset",
           "PUBSUB|SHARDNUMSUB": "ShardNumsub"}
 # One merge of commands.json, by the words its text begins with, is one variant of Fan.
@@ -90,6 +92,8 @@ def fan(command):
 
 def class_of(command, containers):
     name, route = command["name"], command["route"]
+    if name in ANSWERED:
+        return f"Class::Local(Local::{camel(name)})"
     if name in ("WAIT", "WAITAOF") or route == "pinned_blocking":
         return "Class::Blocking"
     if route in ("keyed", "unsupported_cross_slot"):

@@ -152,7 +152,7 @@ pub(super) static COMMANDS: [Command; 290] = [
     row(136, "MGET", -2, READONLY | FAST, Class::Split(SplitKind::Mget), Keys::Range { first: 1, last: -1, step: 1 }, &[]),
     row(137, "MIGRATE", -6, WRITE | MOVABLE_KEYS, Class::Blocked("the target address is resolved from the backend host and the keys leave the cluster"), Keys::Special(Special::Migrate), &[]),
     row(138, "MODULE", -2, ADMIN | NOSCRIPT, Class::Container, Keys::None, &MODULE_SUBS),
-    row(139, "MONITOR", 1, ADMIN | NOSCRIPT | LOADING | STALE, Class::Blocked("shows other tenants' traffic of the shared backends"), Keys::None, &[]),
+    row(139, "MONITOR", 1, ADMIN | NOSCRIPT | LOADING | STALE, Class::Local(Local::Monitor), Keys::None, &[]),
     row(140, "MOVE", 3, WRITE | FAST, Class::Local(Local::Move), Keys::First, &[]),
     row(141, "MSET", -3, WRITE | DENYOOM, Class::Split(SplitKind::Mset), Keys::Range { first: 1, last: -1, step: 2 }, &[]),
     row(142, "MSETEX", -4, WRITE | DENYOOM | MOVABLE_KEYS, Class::Keyed, Keys::Numkeys { at: 1, step: 2, dest: false }, &[]),

@@ -63,6 +63,10 @@ impl Engine {
     pub fn lane_bytes(&mut self, lane: LaneId, data: &[u8]) {
         let Some(found) = lane_mut(&mut self.lanes, lane) else { return };
         found.progress_us = self.now;
+        if let Role::Monitor { client } = found.role {
+            self.monitor_bytes(lane, client, data);
+            return self.settle();
+        }
         if self.read_replies(lane.index, data).is_err() {
             self.counters.broken_lanes += 1;
             self.give_lane_up(lane.index);
@@ -214,12 +218,14 @@ impl Engine {
                 self.after_fill(client);
             }
             Stream::Collect => self.part_done(entry.ticket, &collected),
-            // Its bytes are on their way already (or nobody wants them): what is left is its place in the queue.
+            // Its bytes are on their way already (or nobody wants them): what is left is its place in the queue, and what was told
+            // meanwhile.
             _ => {
                 if stream == Stream::Direct {
                     self.tell_held(entry.ticket.client);
                 }
                 self.deliver(entry.ticket, &[]);
+                self.notify_now(entry.ticket.client, &collected);
             }
         }
         Ok(())
@@ -461,7 +467,7 @@ impl Engine {
     }
 
     /// A client that does not read what it is owed is cut off at its limit.
-    fn check_output(&mut self, client: u32) {
+    pub(super) fn check_output(&mut self, client: u32) {
         let session = &mut self.clients[client as usize];
         let held = session.active.as_ref().map_or(0, |active| active.output_held());
         if held > self.settings.output_buffer_max && !session.close_told {
@@ -493,6 +499,7 @@ impl Engine {
             Role::Shared { bulk } => node.set_lane(lane.via, bulk, NONE),
             Role::Private(lease) => self.private.forget(index, lease),
             Role::Push => self.push_lane_lost(index, &lane),
+            Role::Monitor { client } => self.monitor_lane_lost(lane.id, client),
         }
         let node = self.table.node(lane.node);
         node.lane_closed();

@@ -1,32 +1,16 @@
 //! CLIENT LIST and CLIENT INFO: one line a client, with the fields of the server that is behind.
 
-use crate::{
-    cluster::Persona,
-    command::Command,
-    resp::{Proto, encode},
-};
+use crate::{cluster::Persona, command::Command, resp::Proto};
 
 use super::{
-    Engine, ListToken,
+    Engine,
+    client_filter::ClientFilter,
+    modes::Modes,
     pubsub::Kind,
     session::{Ending, Session},
     since::has_subcommands,
     transaction::Transaction,
 };
-
-/// What CLIENT LIST TYPE knows. Clients of the proxy are normal ones, or subscribers.
-pub(super) const KINDS: [&str; 5] = ["normal", "master", "replica", "slave", "pubsub"];
-
-/// Which clients a list is to hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientFilter {
-    /// Only these ids; all when empty.
-    pub ids: Vec<u64>,
-    /// A type was asked for that excludes those who are not subscribed.
-    pub no_normal: bool,
-    /// As `no_normal`, those who are.
-    pub no_pubsub: bool,
-}
 
 /// One client's line, with its id to order it by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,24 +21,34 @@ pub struct ClientLine {
 
 impl Engine {
     /// The lines of this worker's clients that the filter lets through.
-    pub fn list_clients(&self, filter: &ClientFilter) -> Vec<ClientLine> {
-        let wanted = |session: &&Session| {
-            let pubsub = session.subscribed.as_ref().is_some_and(|own| own.is_subscriber());
-            let kind_wanted = if pubsub { !filter.no_pubsub } else { !filter.no_normal };
-            kind_wanted && session.ending != Ending::Gone && (filter.ids.is_empty() || filter.ids.contains(&session.public_id))
-        };
-        let sessions = self.clients.iter().filter(|(_, session)| wanted(session));
+    pub(super) fn list_clients(&self, filter: &ClientFilter) -> Vec<ClientLine> {
+        let wanted = |index: u32, session: &Session| session.ending != Ending::Gone && self.matches(filter, index, session);
+        let sessions = self.clients.iter().filter(|(index, session)| wanted(*index as u32, session));
         sessions.map(|(index, session)| ClientLine { id: session.public_id, text: self.client_line(index as u32) }).collect()
     }
 
-    /// The list that `Event::ListClients` asked for, in the order of the ids.
-    pub fn clients_listed(&mut self, token: ListToken, lines: &[ClientLine]) {
-        let text: String = lines.iter().map(|line| line.text.as_str()).collect();
-        let proto = self.clients[token.client as usize].proto;
-        let mut reply = Vec::new();
-        encode::verbatim(&mut reply, proto, text);
-        self.answer(token.client, token.seq, &reply);
-        self.settle();
+    /// What TYPE calls it.
+    pub(super) fn kind_of(&self, session: &Session) -> &'static str {
+        if session.subscribed.as_ref().is_some_and(|own| own.is_subscriber()) { "pubsub" } else { "normal" }
+    }
+
+    pub(super) fn user_of(&self, _session: &Session) -> String {
+        "default".into()
+    }
+
+    /// Its flags, a letter each, as CLIENT LIST shows them.
+    pub(super) fn flags_of(&self, index: u32, session: &Session) -> String {
+        let labels = session.labels.as_deref();
+        let flags = [
+            (session.modes.has(Modes::MONITORING), 'O'),
+            (session.subscribed.as_ref().is_some_and(|own| own.is_subscriber()), 'P'),
+            (session.transaction.as_deref().and_then(Transaction::queued).is_some(), 'x'),
+            (self.is_blocked(index), 'b'),
+            (labels.is_some_and(|labels| labels.no_evict), 'e'),
+            (labels.is_some_and(|labels| labels.no_touch), 'T'),
+        ];
+        let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).collect();
+        if flags.is_empty() { "N".into() } else { flags }
     }
 
     pub(super) fn client_line(&self, index: u32) -> String {
@@ -69,20 +63,9 @@ impl Engine {
         let (input, output) = active.map_or((0, 0), |active| (active.input.len(), active.output_held()));
         let count = |kind| session.subscribed.as_ref().map_or(0, |own| own.count(kind));
         let subscriptions = [Kind::Channel, Kind::Pattern, Kind::Shard].map(count);
-        let subscriber = subscriptions.iter().any(|count| *count > 0);
         let transaction = session.transaction.as_deref();
         let queued = transaction.and_then(Transaction::queued);
-        let states = [
-            (subscriber, 'P'),
-            (queued.is_some(), 'x'),
-            (self.is_blocked(index), 'b'),
-            (labels.no_evict, 'e'),
-            (labels.no_touch, 'T'),
-        ];
-        let mut flags: String = states.iter().filter(|(on, _)| *on).map(|(_, flag)| flag).collect();
-        if flags.is_empty() {
-            flags.push('N');
-        }
+        let flags = self.flags_of(index, session);
         let mut line = format!(
             "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags}",
             session.public_id,
@@ -93,7 +76,7 @@ impl Engine {
             seconds(session.last_active),
         );
         if valkey {
-            line.push_str(" capa=");
+            line.push_str(if labels.redirect { " capa=r" } else { " capa=" });
         }
         line.push_str(&format!(" db=0 sub={} psub={}", subscriptions[0], subscriptions[1]));
         if version >= (7, 0, 0) {
@@ -110,9 +93,10 @@ impl Engine {
             line.push_str(" multi-mem=0 rbs=0 rbp=0");
         }
         line.push_str(&format!(
-            " obl=0 oll=0 omem={output} tot-mem={} events=r cmd={} user=default",
+            " obl=0 oll=0 omem={output} tot-mem={} events=r cmd={} user={}",
             input + output,
-            session.last_command.map_or_else(|| "NULL".into(), |command| command_shown(command, persona))
+            session.last_command.map_or_else(|| "NULL".into(), |command| command_shown(command, persona)),
+            self.user_of(session),
         ));
         if version >= (6, 2, 0) {
             line.push_str(" redir=-1");

@@ -30,6 +30,8 @@ pub enum Role {
     Private(Lease),
     /// The worker's subscriptions of one user: messages come in, to whom they may concern.
     Push,
+    /// It brings MONITOR's lines to this client.
+    Monitor { client: u32 },
 }
 
 impl Role {
@@ -173,11 +175,18 @@ impl Lane {
         }
     }
 
+    /// Adds to what is said before anything else; its answer must be no error.
+    pub fn greet(&mut self, command: &[&[u8]]) {
+        encode::command(&mut self.greeting, command);
+        self.greeting_replies += 1;
+    }
+
     /// Whether its node owes an answer for longer than `timeout_us`. On a private lane it may take all the time in the world: that is
     /// what blocking commands are for, unless it is there to watch keys.
     pub fn is_overdue(&self, now: Micros, timeout_us: Micros) -> bool {
         let patient = matches!(self.role, Role::Private(_)) && !self.role.is_pinned() && self.is_open();
-        !patient && !self.queue.is_empty() && self.progress_us + timeout_us < now
+        let awaits = !self.queue.is_empty() || (matches!(self.role, Role::Monitor { .. }) && !self.is_open());
+        !patient && awaits && self.progress_us + timeout_us < now
     }
 
     /// The request that `reply` answers, released, if both are as nearly all are: a shared lane's small request that was sent once and

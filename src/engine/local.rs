@@ -7,14 +7,14 @@ use crate::{
 };
 
 use super::{
-    Engine, Event, ListToken,
-    clients::{ClientFilter, KINDS},
+    Engine,
+    client_filter::{self, ClientFilter, Grammar},
     fan::null,
-    ids::NONE,
     modes::Modes,
+    orders::Order,
     persona,
     pubsub::subscribed_pong,
-    session::{Labels, Pause, ReplyMode, State},
+    session::{Labels, Pause, ReplyMode},
     since::{has_subcommands, is_valkey, knows},
 };
 
@@ -23,6 +23,8 @@ const BAD_NAME: &[u8] = b"-ERR Client names cannot contain spaces, newlines or s
 pub(super) const CLUSTER_DISABLED: &[u8] = b"-ERR This instance has cluster support disabled\r\n";
 const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+/// Out of range, so that no client of any node has it.
+const NOBODYS_ADDRESS: &[u8] = b"256.0.0.0:0";
 /// Error texts show so many bytes of a name.
 const SHOWN_LEN_MAX: usize = 128;
 const NO_SUCH_DB: &[u8] = b"-ERR DB index is out of range\r\n";
@@ -67,12 +69,14 @@ impl Engine {
                 database => select(database).to_vec(),
             },
             Local::Quit => {
+                self.end_monitor(index);
                 self.reply_now(index, OK);
                 self.end_after_replies(index);
                 return Ok(());
             }
             Local::Reset => return self.reset(index),
             Local::Role => role(),
+            Local::Monitor => return self.monitor(index, frame),
             Local::ClusterRefused => CLUSTER_DISABLED.to_vec(),
             Local::ClientId => integer(self.clients[index as usize].public_id as i64),
             Local::ClientGetname => match self.clients[index as usize].labels.as_ref().filter(|labels| !labels.name.is_empty()) {
@@ -89,7 +93,10 @@ impl Engine {
             Local::ClientList => return self.client_list(index, &arguments[2..]),
             Local::ClientReply => return self.client_reply(index, arguments[2]),
             Local::ClientNoEvict | Local::ClientNoTouch => self.no_evict_or_touch(index, local, arguments[2]),
-            Local::ClientCapa => OK.to_vec(),
+            Local::ClientCapa => {
+                self.labels(index).redirect |= arguments[2..].iter().any(|capability| capability.eq_ignore_ascii_case(b"redirect"));
+                OK.to_vec()
+            }
             Local::ClientHelp => return self.send_any(index, frame),
             Local::ClientGetredir => integer(-1),
             Local::ClientTrackinginfo => tracking_info(proto),
@@ -99,9 +106,12 @@ impl Engine {
             }
             Local::ClientTracking => return self.refuse(index, command, "client-side caching is"),
             Local::ClientUnblock => return self.client_unblock(index, &arguments[2..]),
-            Local::ClientKill | Local::ClientPause | Local::ClientUnpause | Local::ClientImportSource => {
-                return self.refuse(index, command, "this subcommand is");
-            }
+            Local::ClientKill => return self.client_kill(index, &arguments[2..]),
+            Local::ClientPause => return self.client_pause(index, &arguments[2..]),
+            Local::ClientUnpause => return self.order(index, Order::Unpause),
+            // No standalone server is in import mode, unless it is told to be.
+            Local::ClientImportSource if arguments[2].eq_ignore_ascii_case(b"OFF") => OK.to_vec(),
+            Local::ClientImportSource => b"-ERR Server is not in import mode\r\n".to_vec(),
         };
         self.reply_now(index, &reply);
         Ok(())
@@ -138,6 +148,7 @@ impl Engine {
         }
         self.leave_all(index);
         self.drop_transaction(index);
+        self.end_monitor(index);
         let session = &mut self.clients[index as usize];
         session.proto = Proto::Resp2;
         session.reply_mode = ReplyMode::On;
@@ -241,17 +252,39 @@ impl Engine {
         Ok(())
     }
 
-    /// CLIENT LIST [TYPE t] [ID n …]: the other workers' clients are asked for.
+    /// CLIENT LIST with its filters.
     fn client_list(&mut self, index: u32, options: &[&[u8]]) -> Result<(), Pause> {
-        match parse_client_filter(options, self.persona().is_some_and(combines_filters)) {
-            Err(error) => self.reply_now(index, &error),
-            Ok(filter) => {
-                self.barrier(index)?;
-                let seq = self.owe(index, State::Sent { lane: NONE }, None);
-                self.raise_barrier(index);
-                self.events.push_back(Event::ListClients { token: ListToken { client: index, seq }, filter });
-            }
+        let asker = self.clients[index as usize].public_id;
+        match client_filter::parse(Grammar::of_list(self.persona()), options, asker, false) {
+            Ok(filter) => self.order_of(index, &filter.clone(), Order::List(filter)),
+            Err(error) => self.complain(index, &error),
         }
+    }
+
+    /// CLIENT KILL addr:port, or with filters.
+    fn client_kill(&mut self, index: u32, options: &[&[u8]]) -> Result<(), Pause> {
+        let by = self.clients[index as usize].public_id;
+        if let [addr] = options {
+            return self.order(index, Order::Kill { filter: ClientFilter::of_address(addr), by, counts: false });
+        }
+        match client_filter::parse(Grammar::of_kill(self.persona()), options, by, true) {
+            Ok(filter) => self.order_of(index, &filter.clone(), Order::Kill { filter, by, counts: true }),
+            Err(error) => self.complain(index, &error),
+        }
+    }
+
+    /// Only the cluster knows its users: a node is asked to kill those of this one at an address that nobody can have.
+    fn order_of(&mut self, index: u32, filter: &ClientFilter, order: Order) -> Result<(), Pause> {
+        match filter.user() {
+            Some(user) => self.order_if(index, &[b"CLIENT", b"KILL", b"USER", user, b"LADDR", NOBODYS_ADDRESS], order),
+            None => self.order(index, order),
+        }
+    }
+
+    pub(super) fn complain(&mut self, index: u32, error: &str) -> Result<(), Pause> {
+        let mut reply = Vec::new();
+        encode::error(&mut reply, error);
+        self.reply_now(index, &reply);
         Ok(())
     }
 }
@@ -358,62 +391,6 @@ fn tracking_info(proto: Proto) -> Vec<u8> {
     out
 }
 
-/// Whether CLIENT LIST takes several filters at once, as Valkey does since 8.1.
-fn combines_filters(persona: &Persona) -> bool {
-    is_valkey(persona) && persona.version_numbers() >= (8, 1, 0)
-}
-
-fn parse_client_filter(options: &[&[u8]], combined: bool) -> Result<ClientFilter, Vec<u8>> {
-    let mut filter = ClientFilter::default();
-    let mut rest = options;
-    while let [option, value, ..] = rest {
-        let taken = match option.to_ascii_uppercase().as_slice() {
-            b"TYPE" => {
-                let kind = client_kind(value)?;
-                filter.no_normal |= kind != b"normal";
-                filter.no_pubsub |= kind != b"pubsub";
-                2
-            }
-            b"ID" if combined => 1 + client_ids(&rest[1..], &mut filter.ids)?,
-            b"ID" => {
-                for id in &rest[1..] {
-                    filter.ids.push(strict_integer(id).ok_or(&b"-ERR Invalid client ID\r\n"[..])? as u64);
-                }
-                rest.len()
-            }
-            _ => return Err(SYNTAX.to_vec()),
-        };
-        rest = &rest[taken..];
-        if !combined && !rest.is_empty() {
-            break;
-        }
-    }
-    if rest.is_empty() { Ok(filter) } else { Err(SYNTAX.to_vec()) }
-}
-
-/// The kind of client that TYPE names, in lower case.
-fn client_kind(kind: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
-    let lower = kind.to_ascii_lowercase();
-    if KINDS.iter().any(|known| known.as_bytes() == lower) {
-        return Ok(lower);
-    }
-    let kind = String::from_utf8_lossy(kind).replace(['\r', '\n'], " ");
-    Err(format!("-ERR Unknown client type '{kind}'\r\n").into_bytes())
-}
-
-/// The ids up to the next filter, and how many they are.
-fn client_ids(arguments: &[&[u8]], ids: &mut Vec<u64>) -> Result<usize, Vec<u8>> {
-    let numbers: Vec<i64> = arguments.iter().map_while(|id| strict_integer(id)).collect();
-    if numbers.is_empty() {
-        return Err(SYNTAX.to_vec());
-    }
-    if numbers.iter().any(|id| *id <= 0) {
-        return Err(b"-ERR client-id should be greater than 0\r\n".to_vec());
-    }
-    ids.extend(numbers.iter().map(|id| *id as u64));
-    Ok(numbers.len())
-}
-
 /// Names and library labels: printable and without blanks, so that CLIENT LIST stays readable.
 fn is_plain(text: &[u8]) -> bool {
     text.iter().all(|byte| (b'!'..=b'~').contains(byte))
@@ -454,33 +431,6 @@ mod tests {
         assert_eq!(auth(&[b"default", b"x"]), OK);
         assert_eq!(auth(&[b"joe", b"x"]), WRONG_PASSWORD);
         assert_eq!(auth(&[b"a", b"b", b"c"]), SYNTAX);
-    }
-
-    #[test]
-    fn client_list_filters() {
-        let check = |options: &[&[u8]], combined: bool, expected: Result<(&[u64], bool), &str>| {
-            let found = parse_client_filter(options, combined).map(|filter| (filter.ids, filter.no_normal));
-            let expected = expected.map(|(ids, none)| (ids.to_vec(), none)).map_err(|text| format!("-{text}\r\n").into_bytes());
-            assert_eq!(found, expected, "{options:?}, combined: {combined}");
-        };
-        for combined in [false, true] {
-            check(&[], combined, Ok((&[], false)));
-            check(&[b"type", b"normal"], combined, Ok((&[], false)));
-            check(&[b"TYPE", b"pubsub"], combined, Ok((&[], true)));
-            check(&[b"TYPE", b"foo"], combined, Err("ERR Unknown client type 'foo'"));
-            check(&[b"TYPE"], combined, Err("ERR syntax error"));
-            check(&[b"ID"], combined, Err("ERR syntax error"));
-            check(&[b"ID", b"1", b"2"], combined, Ok((&[1, 2], false)));
-            check(&[b"FOO", b"x"], combined, Err("ERR syntax error"));
-        }
-        check(&[b"ID", b"abc"], false, Err("ERR Invalid client ID"));
-        check(&[b"ID", b"1", b"TYPE", b"normal"], false, Err("ERR Invalid client ID"));
-        check(&[b"ID", b"0"], false, Ok((&[0], false)));
-        check(&[b"TYPE", b"normal", b"TYPE", b"foo"], false, Err("ERR syntax error"));
-        check(&[b"ID", b"abc"], true, Err("ERR syntax error"));
-        check(&[b"ID", b"1", b"TYPE", b"normal"], true, Ok((&[1], false)));
-        check(&[b"ID", b"0"], true, Err("ERR client-id should be greater than 0"));
-        check(&[b"TYPE", b"normal", b"TYPE", b"foo"], true, Err("ERR Unknown client type 'foo'"));
     }
 
     #[test]

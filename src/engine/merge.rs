@@ -11,6 +11,7 @@ use super::{
     blocking::{Poll, Unblock},
     ids::{Micros, NONE, Ticket},
     lane::Via,
+    orders::Order,
     pubsub::{Kind, Question, Receivers},
     scan_cursor::ScanJob,
     send::Target,
@@ -88,6 +89,8 @@ pub enum Job {
     GiveBack,
     /// A node is told to unblock one of this proxy's connections.
     Unblock(Unblock),
+    /// The order is given when the node has no complaint.
+    Order(Order),
     /// COMMAND without the commands that are refused; or only their count.
     CommandList {
         count_only: bool,
@@ -128,6 +131,8 @@ pub struct Merge {
     arena: Vec<u8>,
     /// The request's keys, as indexes, in the order of the parts.
     pub order: Vec<u32>,
+    /// What its client is to be told behind the reply.
+    pub told: Vec<u8>,
     /// Where in the arena each key's element stands: MGET's scratch, kept for its capacity.
     places: Vec<Span>,
 }
@@ -151,6 +156,11 @@ impl Merge {
             State::Parked { at, len } => &self.arena[at as usize..(at + len) as usize],
             _ => &[],
         }
+    }
+
+    /// Whether a part of it is here.
+    pub fn has_begun(&self) -> bool {
+        self.parts.iter().any(Part::is_finished)
     }
 
     fn take_reply(&mut self, part: u32, reply: &[u8]) {
@@ -192,6 +202,7 @@ impl Engine {
             failed: 0,
             arena: Vec::new(),
             order: Vec::new(),
+            told: Vec::new(),
             places: Vec::new(),
         });
         (merge.client, merge.seq, merge.via, merge.job) = (client, seq, via, job);
@@ -270,12 +281,14 @@ impl Engine {
         let finished = self.merged(&mut merge, &mut out);
         if finished {
             let (client, seq) = (merge.client, merge.seq);
+            let told = std::mem::take(&mut merge.told);
             if self.spare_merges.len() < SPARE_MERGES && merge.arena.capacity() <= SPARE_ARENA {
                 merge.next_stage(Job::Sum);
                 merge.order.clear();
                 self.spare_merges.push(merge);
             }
             self.deliver(Ticket { client, seq, part: NONE }, &out);
+            self.notify_now(client, &told);
         } else {
             let (client, seq) = (merge.client, merge.seq);
             let place = self.merges.insert(merge) as u32;
@@ -334,7 +347,7 @@ impl Engine {
             Job::Poll(_) => return self.merged_poll(merge, out),
             Job::Unblock(_) => return self.merged_unblock(merge),
             Job::GiveBack => {}
-            Job::Again { .. } | Job::SendTo { .. } => return false,
+            Job::Again { .. } | Job::SendTo { .. } | Job::Order(_) => return false,
             Job::Check { .. } => return self.merged_check(merge, out),
             Job::Exec(_) => return self.merged_exec(merge, out),
             Job::Watch(_) => self.merged_watch(merge, out),
@@ -352,6 +365,7 @@ impl Engine {
             Job::Again { .. } => self.again_stage(index),
             Job::SendTo { .. } => self.send_to_stage(index),
             Job::Exec(_) => self.exec_stage(index),
+            Job::Order(_) => self.order_stage(index),
             _ => unreachable!("this job has one stage"),
         }
     }

@@ -8,6 +8,8 @@
 
 mod answer;
 mod blocking;
+mod client_filter;
+mod client_pause;
 mod clients;
 mod fan;
 pub mod glob;
@@ -19,6 +21,9 @@ mod local;
 mod merge;
 mod merge_replies;
 mod modes;
+mod monitor;
+mod notify;
+mod orders;
 mod persona;
 mod pipe;
 mod pool;
@@ -54,18 +59,12 @@ use crate::{
     resp::Span,
 };
 
-pub use self::{
-    clients::{ClientFilter, ClientLine},
-    ids::{ClientId, LaneId, Micros},
-    info::ProxyFacts,
-    pubsub::Registry,
-    scripts::Scripts,
-    settings::{Auth, Settings},
-    transaction::CrossSlot,
-};
 use self::{
+    client_pause::ClientPause,
     lane::{Lane, LaneState},
     merge::Merge,
+    modes::Modes,
+    monitor::Monitors,
     pool::Pool,
     private::PrivateLanes,
     pubsub::Subscriptions,
@@ -76,6 +75,15 @@ use self::{
     transaction::Checked,
     unknown::Learned,
     users::Users,
+};
+pub use self::{
+    ids::{ClientId, LaneId, Micros},
+    info::ProxyFacts,
+    orders::{Order, OrderToken, Outcome},
+    pubsub::Registry,
+    scripts::Scripts,
+    settings::{Auth, Settings},
+    transaction::CrossSlot,
 };
 
 /// What the driver is to do.
@@ -91,17 +99,8 @@ pub enum Event {
     Resume { client: ClientId },
     /// The slot map should be asked for anew.
     Refresh(RefreshCause),
-    /// Ask every worker, this one too, for its clients, then call `clients_listed` with all lines in the order of their ids.
-    ListClients { token: ListToken, filter: ClientFilter },
-    /// Have every worker, this one too, try to unblock the client with this CLIENT ID, then call `client_unblocked` with whether one did.
-    Unblock { token: ListToken, id: u64, error: bool },
-}
-
-/// Names the reply that awaits what other workers say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListToken {
-    client: u32,
-    seq: u32,
+    /// Have every worker, this one too, `obey` the order, then call `obeyed` with the sum of what came of it.
+    Order { token: OrderToken, order: Order },
 }
 
 /// Why a new slot map is wanted.
@@ -205,6 +204,8 @@ pub struct Engine {
     private: PrivateLanes,
     users: Users,
     pubsub: Subscriptions,
+    client_pause: Option<ClientPause>,
+    monitors: Monitors,
     merges: Slab<Merge>,
     retries: Slab<Retry>,
     spare_merges: Vec<Merge>,
@@ -271,6 +272,8 @@ impl Engine {
             lanes_made: 0,
             private: PrivateLanes::default(),
             pubsub: Subscriptions::default(),
+            client_pause: None,
+            monitors: Monitors::default(),
             merges: Slab::new(),
             retries: Slab::new(),
             spare_merges: Vec::new(),
@@ -321,7 +324,8 @@ impl Engine {
 
     /// A client connected. `public_id` is its CLIENT ID.
     pub fn client_open(&mut self, public_id: u64, peer: &str, local: &str) -> ClientId {
-        let session = Session::new(public_id, peer.into(), local.into(), self.table.version, self.now);
+        let mut session = Session::new(public_id, peer.into(), local.into(), self.table.version, self.now);
+        session.modes = self.pause_mode();
         ClientId(self.clients.insert(session) as u32)
     }
 
@@ -348,6 +352,7 @@ impl Engine {
     /// The driver closed the client's connection. What it asked for is still carried out; the id must not be used again.
     pub fn client_gone(&mut self, client: ClientId) {
         self.leave_all(client.0);
+        self.end_monitor(client.0);
         let session = &mut self.clients[client.0 as usize];
         session.ending = Ending::Gone;
         session.deaf = true;
@@ -463,10 +468,12 @@ impl Engine {
             if self.clients.get(client as usize).is_some_and(|session| session.waiting > 0) {
                 self.pump_later(client);
             }
+            self.tick_monitor(client);
         }
         if self.pubsub.next_timeout() <= self.now {
             self.tick_subscriptions();
         }
+        self.end_due_pause();
         if self.swept + SWEEP_US <= self.now {
             self.swept = self.now;
             self.sweep();
@@ -489,6 +496,7 @@ impl Engine {
             self.give_lane_up(lane);
         }
         self.subscriptions_meet_map();
+        self.monitors_meet_map();
         let waiting: Vec<u32> = self
             .clients
             .iter()
@@ -603,7 +611,8 @@ impl Engine {
 
     fn close_idle_clients(&mut self) {
         for (index, session) in self.clients.iter_mut() {
-            let listens = session.subscribed.as_ref().is_some_and(|own| own.is_subscriber());
+            let listens =
+                session.subscribed.as_ref().is_some_and(|own| own.is_subscriber()) || session.modes.has(Modes::MONITORING);
             let idle = session.owed() == 0 && !listens && session.last_active + self.settings.idle_timeout_us < self.now;
             if idle && !session.close_told && session.ending != Ending::Gone {
                 session.close_told = true;

@@ -15,6 +15,12 @@ impl Modes {
     pub const TRANSACTION: Modes = Modes(1 << 1);
     /// It has subscriptions and speaks RESP2.
     pub const SUBSCRIBED: Modes = Modes(1 << 2);
+    /// CLIENT PAUSE holds all that it asks.
+    pub const PAUSED: Modes = Modes(1 << 3);
+    /// CLIENT PAUSE holds its writes.
+    pub const PAUSED_WRITES: Modes = Modes(1 << 4);
+    /// It sees what all clients do, and may not touch keys itself.
+    pub const MONITORING: Modes = Modes(1 << 5);
 
     #[inline]
     pub fn is_plain(self) -> bool {
@@ -23,6 +29,11 @@ impl Modes {
 
     pub fn has(self, mode: Modes) -> bool {
         self.0 & mode.0 != 0
+    }
+
+    /// Held by CLIENT PAUSE, perhaps only where it writes.
+    pub fn is_paused(self) -> bool {
+        self.has(Modes::PAUSED) || self.has(Modes::PAUSED_WRITES)
     }
 
     pub fn set(&mut self, mode: Modes, on: bool) {
@@ -44,6 +55,13 @@ impl Engine {
             && let Some(refused) = self.refuse_while_subscribed(index, command, frame, spans)
         {
             return Some(refused);
+        }
+        // To a server it is a replica, which no pause holds.
+        if modes.has(Modes::MONITORING) {
+            return self.refuse_while_monitoring(index, command, frame, spans).then_some(Ok(()));
+        }
+        if self.is_held_by_pause(modes, command, frame, spans) {
+            return Some(Err(Pause::Client));
         }
         if modes.has(Modes::TRANSACTION) {
             return self.in_transaction(index, command, frame, spans);

@@ -20,6 +20,20 @@ pub(super) struct PrivateLanes {
 }
 
 impl PrivateLanes {
+    /// Whether so many more may be.
+    pub fn has_room_for(&self, more: usize, max: usize) -> bool {
+        self.count - self.idle.len() + more <= max
+    }
+
+    /// A lane that is a client's own in another way counts as well.
+    pub fn note_made(&mut self) {
+        self.count += 1;
+    }
+
+    pub fn note_gone(&mut self) {
+        self.count -= 1;
+    }
+
     /// A lane of this lease is gone.
     pub fn forget(&mut self, lane: u32, lease: Lease) {
         self.count -= 1;

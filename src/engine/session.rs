@@ -73,6 +73,8 @@ pub struct Active {
     /// Large replies that wait, and their bytes.
     whole: Slab<Bytes>,
     whole_bytes: usize,
+    /// Bytes that are to be told behind a reply which is not whole yet; they are kept where it is.
+    pub told_later: usize,
     /// Bytes received and not taken yet: an unfinished request, or what follows one that must wait.
     pub input: Vec<u8>,
     /// How many bytes `input` needs before scanning it again is worthwhile.
@@ -96,7 +98,7 @@ impl Active {
 
     /// Bytes kept for the client because it has not read them, or because others come first.
     pub fn output_held(&self) -> usize {
-        self.out.held() + self.parked_live + self.whole_bytes
+        self.out.held() + self.parked_live + self.whole_bytes + self.told_later
     }
 
     fn park(&mut self, bytes: &[u8]) -> State {
@@ -119,6 +121,33 @@ impl Active {
     fn park_whole(&mut self, bytes: Bytes) -> State {
         self.whole_bytes += bytes.len();
         State::Whole { place: self.whole.insert(bytes) as u32 }
+    }
+
+    /// Adds bytes to a reply that is here and waits for others: they are told when it is.
+    pub fn append_to_reply(&mut self, place: usize, more: &[u8]) {
+        let mut bytes = match &mut self.replies[place].state {
+            State::Parked { at, len } => {
+                let (start, end) = (*at as usize, (*at + *len) as usize);
+                if *len > 0 && end == self.parked.len() && (*len as usize) + more.len() < LARGE_FRAME {
+                    self.parked.extend_from_slice(more);
+                    self.parked_live += more.len();
+                    *len += more.len() as u32;
+                    return;
+                }
+                self.parked_live -= end - start;
+                self.parked[start..end].to_vec()
+            }
+            State::Whole { place } => {
+                let bytes = self.whole.remove(*place as usize);
+                self.whole_bytes -= bytes.len();
+                bytes.try_into_mut().map_or_else(|shared| shared.to_vec(), |owned| owned.to_vec())
+            }
+            _ => unreachable!("only a reply that is here has bytes"),
+        };
+        bytes.extend_from_slice(more);
+        // Emptied first, so that compacting the arena does not take the old bytes along.
+        self.replies[place].state = State::Parked { at: 0, len: 0 };
+        self.replies[place].state = self.park(&bytes);
     }
 
     fn compact_parked(&mut self) {
@@ -171,6 +200,8 @@ pub enum Pause {
     Order,
     /// A lane that the next request needs is full.
     LaneFull,
+    /// CLIENT PAUSE.
+    Client,
 }
 
 /// Whether a client's connection ends, and when.
@@ -200,6 +231,8 @@ pub struct Labels {
     pub lib_version: Vec<u8>,
     pub no_evict: bool,
     pub no_touch: bool,
+    /// CLIENT CAPA redirect.
+    pub redirect: bool,
 }
 
 /// See the module's head.

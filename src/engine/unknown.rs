@@ -46,6 +46,9 @@ const NAME_LEN_MAX: usize = 128;
 impl Engine {
     /// A request whose name the table does not hold.
     pub(super) fn unknown(&mut self, index: u32, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        if self.clients[index as usize].modes.is_paused() {
+            return Err(Pause::Client);
+        }
         let name = spans[0].of(frame).to_ascii_uppercase();
         let queues = self.clients[index as usize].modes.has(Modes::TRANSACTION);
         if name.is_empty() || name.len() > NAME_LEN_MAX {

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     cluster::SlotMap,
-    engine::{ClientFilter, ClientId, ClientLine, Counters, Engine, Event, LaneId, Load, Registry, Scripts, Settings},
+    engine::{ClientId, Counters, Engine, Event, LaneId, Load, Order, OrderToken, Outcome, Registry, Scripts, Settings},
     topology::{RefreshCause, TopologyHandle},
 };
 
@@ -53,10 +53,8 @@ pub struct Shared {
 pub enum ToWorker {
     /// A connection and its CLIENT ID.
     Client(Accepted, u64),
-    /// CLIENT LIST of another worker's client.
-    List { filter: ClientFilter, lines: oneshot::Sender<Vec<ClientLine>> },
-    /// CLIENT UNBLOCK of another worker's client; whether it was blocked here.
-    Unblock { id: u64, error: bool, found: oneshot::Sender<bool> },
+    /// An order of some worker's client.
+    Order { order: Arc<Order>, outcome: oneshot::Sender<Outcome> },
     /// Finish what is in flight, for at most so long, and end.
     Stop(Duration),
 }
@@ -175,11 +173,8 @@ impl Worker {
             match message {
                 ToWorker::Client(accepted, public_id) => clients::start(&worker, accepted, public_id),
                 // Who asked may have gone: then nobody needs the answer.
-                ToWorker::List { filter, lines } => {
-                    let _ = lines.send(worker.engine.borrow().list_clients(&filter));
-                }
-                ToWorker::Unblock { id, error, found } => {
-                    let _ = found.send(worker.with_engine(|engine| engine.unblock_client(id, error)));
+                ToWorker::Order { order, outcome } => {
+                    let _ = outcome.send(worker.with_engine(|engine| engine.obey(&order)));
                 }
                 ToWorker::Stop(grace) => return worker.drain(grace).await,
             }
@@ -224,35 +219,23 @@ impl Worker {
                 }
             }
             Event::Refresh(cause) => self.config.topology.hint(cause_of(cause)),
-            Event::ListClients { token, filter } => {
-                let worker = self.clone();
-                tokio::task::spawn_local(async move {
-                    let mut lines = Vec::new();
-                    for peer in &worker.config.peers {
-                        let (sender, receiver) = oneshot::channel();
-                        // A worker that is stopping has no clients to tell of.
-                        if peer.send(ToWorker::List { filter: filter.clone(), lines: sender }).is_ok() {
-                            lines.extend(receiver.await.unwrap_or_default());
-                        }
-                    }
-                    lines.sort_by_key(|line| line.id);
-                    worker.with_engine(|engine| engine.clients_listed(token, &lines));
-                });
-            }
-            Event::Unblock { token, id, error } => {
-                let worker = self.clone();
-                tokio::task::spawn_local(async move {
-                    let mut unblocked = false;
-                    for peer in &worker.config.peers {
-                        let (sender, receiver) = oneshot::channel();
-                        if peer.send(ToWorker::Unblock { id, error, found: sender }).is_ok() {
-                            unblocked |= receiver.await.unwrap_or_default();
-                        }
-                    }
-                    worker.with_engine(|engine| engine.client_unblocked(token, unblocked));
-                });
+            Event::Order { token, order } => {
+                tokio::task::spawn_local(self.clone().give_order(token, Arc::new(order)));
             }
         }
+    }
+
+    /// Has every worker obey, and tells the engine what came of it.
+    async fn give_order(self: Rc<Self>, token: OrderToken, order: Arc<Order>) {
+        let mut sum = Outcome::default();
+        for peer in &self.config.peers {
+            let (sender, receiver) = oneshot::channel();
+            // A worker that is stopping has no clients to tell of.
+            if peer.send(ToWorker::Order { order: order.clone(), outcome: sender }).is_ok() {
+                sum += receiver.await.unwrap_or_default();
+            }
+        }
+        self.with_engine(|engine| engine.obeyed(token, &order, sum));
     }
 
     /// Forgets a client whose connection is to be closed, or has ended.

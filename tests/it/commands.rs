@@ -37,6 +37,7 @@ const TRANSCRIPTS: &[(&str, &str)] = &[
     ("scripts", include_str!("transcripts/scripts.txt")),
     ("transactions", include_str!("transcripts/transactions.txt")),
     ("connection", include_str!("transcripts/connection.txt")),
+    ("clients", include_str!("transcripts/clients.txt")),
     ("server", include_str!("transcripts/server.txt")),
     ("blocking", include_str!("transcripts/blocking.txt")),
 ];
@@ -48,13 +49,13 @@ const REFUSED_SINCE_7_0: &str = include_str!("transcripts/refused_since_7_0.txt"
 /// Commands that are compared elsewhere, or cannot be, with the reason.
 const NOT_IN_TRANSCRIPTS: &[(&str, &str)] = &[
     ("quit", "closes: persona.rs"),
+    ("monitor", "lines without end: monitor.rs"),
     ("info", "merged: persona.rs"),
     ("command", "the whole table: persona.rs"),
     ("command|count", "the whole table: persona.rs"),
     ("host:", "closes: persona.rs"),
     ("post", "closes: persona.rs"),
     ("hello", "in its container's place"),
-    ("client|import-source", "an operator's command, of Valkey only"),
 ];
 
 /// Answers that differ on purpose, with the reason.

@@ -5,10 +5,12 @@
 
 mod harness;
 
+mod client_commands;
 mod clients;
 mod commands;
 mod failover;
 mod hostile;
+mod monitor;
 mod persona;
 mod reshard;
 mod sidecar;

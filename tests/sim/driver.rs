@@ -186,9 +186,12 @@ impl World {
                     self.later(wait, What::AskMap);
                 }
             }
-            Event::ListClients { token, filter } => {
-                let lines = self.drivers[index].engine.list_clients(&filter);
-                self.drivers[index].engine.clients_listed(token, &lines);
+            Event::Order { token, order } => {
+                let mut outcome = keyway::engine::Outcome::default();
+                for driver in &mut self.drivers {
+                    outcome += driver.engine.obey(&order);
+                }
+                self.drivers[index].engine.obeyed(token, &order, outcome);
             }
         }
     }

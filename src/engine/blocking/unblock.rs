@@ -7,13 +7,14 @@ use crate::resp::encode;
 
 use super::{
     super::{
-        Engine, Event, ListToken, answer,
+        Engine, Event, answer,
         ids::{LaneId, NONE},
         lane::{Lease, Role},
         merge::{Job, Merge},
+        orders::Order,
         retry::backoff_us,
         send::Target,
-        session::{Ending, Pause, State},
+        session::{Ending, Pause},
     },
     Blocked, Wish,
 };
@@ -47,15 +48,11 @@ impl Engine {
             self.reply_now(index, NOT_AN_INTEGER);
             return Ok(());
         };
-        self.barrier(index)?;
-        let seq = self.owe(index, State::Sent { lane: NONE }, None);
-        self.raise_barrier(index);
-        self.events.push_back(Event::Unblock { token: ListToken { client: index, seq }, id: id as u64, error });
-        Ok(())
+        self.order(index, Order::Unblock { id: id as u64, error })
     }
 
     /// Ends the block of this worker's client with this CLIENT ID. False: there is no such client, or it is not blocked.
-    pub fn unblock_client(&mut self, public_id: u64, error: bool) -> bool {
+    pub(in super::super) fn unblock_client(&mut self, public_id: u64, error: bool) -> bool {
         let alive = |session: &super::super::Session| session.public_id == public_id && session.ending != Ending::Gone;
         let Some(client) = self.clients.iter().find(|(_, session)| alive(session)).map(|(index, _)| index as u32) else {
             return false;
@@ -80,12 +77,6 @@ impl Engine {
         };
         self.settle();
         found
-    }
-
-    /// What `Event::Unblock` asked for was done, by one of the workers or by none.
-    pub fn client_unblocked(&mut self, token: ListToken, found: bool) {
-        self.answer(token.client, token.seq, if found { b":1\r\n" } else { b":0\r\n" });
-        self.settle();
     }
 
     /// The client is gone: what it waits for must not be taken for it, and what was taken and is not written goes back.
