@@ -279,6 +279,22 @@ pub static KEYS: &[Key] = &[
                   succeeds. The least recently used go first; 0 remembers none.",
     },
     Key {
+        name: "cross_slot.transactions",
+        kind: Kind::Choice {
+            of: &["reject", "per-slot"],
+            set: |config, index| config.cross_slot.transactions = CrossSlotTransactions::ALL[index],
+            get: |config| config.cross_slot.transactions as usize,
+        },
+        default: "reject",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "What becomes of MULTI and WATCH whose keys are in several slots. reject answers CROSSSLOT when such a command is \
+                  queued, since no cluster can carry it out at once. per-slot makes one MULTI and EXEC for each slot and puts \
+                  the results together: atomic within each slot only, so others may see one slot's part before another's, \
+                  and a part that fails is told in its own place while the others are done. RQ, Celery and Sidekiq need it \
+                  unless their keys share a hash tag.",
+    },
+    Key {
         name: "cross_slot.blocking",
         kind: Kind::Choice {
             of: &["reject", "poll"],
@@ -341,22 +357,6 @@ pub static KEYS: &[Key] = &[
         reload: Reload::Restart,
         meaning: "A connection to a node that has requests in flight and is silent for so long is cut. Longer than \
                   the longest script or command you run: a node that is busy with one is silent too.",
-    },
-    Key {
-        name: "cross_slot.transactions",
-        kind: Kind::Choice {
-            of: &["reject", "per-slot"],
-            set: |config, index| config.cross_slot.transactions = CrossSlotTransactions::ALL[index],
-            get: |config| config.cross_slot.transactions as usize,
-        },
-        default: "reject",
-        unit: "",
-        reload: Reload::Restart,
-        meaning: "What becomes of MULTI and WATCH whose keys are in several slots. reject answers CROSSSLOT when such a command is \
-                  queued, since no cluster can carry it out at once. per-slot makes one MULTI and EXEC for each slot and puts \
-                  the results together: atomic within each slot only, so others may see one slot's part before another's, \
-                  and a part that fails is told in its own place while the others are done. RQ, Celery and Sidekiq need it \
-                  unless their keys share a hash tag.",
     },
     Key {
         name: "log.level",

@@ -437,6 +437,8 @@ impl Engine {
             return Move::SplitKeys;
         }
         let bulk = retry.frame.len() >= super::send::BULK_FRAME;
+        // Its channel may be subscribed elsewhere by now, and what is published after it goes there.
+        let target = if let Target::Prefer(..) = target { self.publish_target(&retry.frame).unwrap_or(target) } else { target };
         let ask =
             retry.ask.filter(|(node, until)| now < *until && self.table.nodes[usize::from(node.0)].in_map).map(|(node, _)| node);
         let node = ask.or_else(|| self.resolve(target));

@@ -40,6 +40,7 @@ const TRANSCRIPTS: &[(&str, &str)] = &[
     ("clients", include_str!("transcripts/clients.txt")),
     ("server", include_str!("transcripts/server.txt")),
     ("blocking", include_str!("transcripts/blocking.txt")),
+    ("subscriptions", include_str!("transcripts/pubsub.txt")),
 ];
 
 /// Commands that Keyway answers with an error of its own.

@@ -12,6 +12,7 @@ mod failover;
 mod hostile;
 mod monitor;
 mod persona;
+mod pubsub;
 mod reshard;
 mod sidecar;
 mod tidy;

@@ -333,7 +333,7 @@ pub fn move_slots(cluster: &mut Cluster, goes_on: impl Fn() -> bool, deadline: I
 }
 
 /// `redis-cli --cluster reshard`, tried again while the nodes still spread the news of the last one.
-fn redis_cli_reshard(cluster: &Cluster, from: usize, to: usize, count: u16) {
+pub fn redis_cli_reshard(cluster: &Cluster, from: usize, to: usize, count: u16) {
     wait_until("redis-cli to move slots", || {
         let mut command = Command::new(tool("redis-cli"));
         command.args(["--cluster", "reshard", &format!("127.0.0.1:{}", cluster.member(0).port)]);
@@ -349,7 +349,7 @@ fn redis_cli_reshard(cluster: &Cluster, from: usize, to: usize, count: u16) {
 }
 
 /// Valkey's atomic migration of the source's lowest slots.
-fn migrate_slots(cluster: &Cluster, from: usize, to: usize, count: u16) {
+pub fn migrate_slots(cluster: &Cluster, from: usize, to: usize, count: u16) {
     let source = cluster.view_of(from).into_iter().find(|node| node.id == cluster.member(from).id).expect("it knows itself");
     let (first, last) = source.slot_ranges().next().expect("the source owns slots");
     let last = last.min(first + count - 1);

@@ -10,6 +10,7 @@ use crate::{
         ids::NONE,
         merge::{Job, Merge},
         merge_replies,
+        pump::spans_of,
         send::Target,
         session::{Pause, State},
     },
@@ -51,13 +52,11 @@ impl Question {
 impl Engine {
     /// Publishes where the channel is subscribed, so that its messages keep their order, or else at its slot's owner.
     pub(in crate::engine) fn publish(&mut self, index: u32, frame: &[u8], channel: &[u8]) -> Result<(), Pause> {
-        let slot = Slot::of(channel);
         let registry = self.pubsub.registry.clone();
         if registry.is_empty() {
-            return self.send_ordered(index, Target::Any(slot), frame);
+            return self.send_ordered(index, Target::Any(Slot::of(channel)), frame);
         }
-        let home = registry.home(Kind::Channel, channel).and_then(|id| self.table.find_id(&id));
-        let target = home.map_or(Target::Any(slot), |node| Target::Prefer(node, slot));
+        let target = self.channel_target(channel);
         let node = self.resolve(target);
         match node.and_then(|node| registry.receivers(Kind::Channel, channel, &self.table.nodes[usize::from(node.0)].id)) {
             None => self.send_ordered(index, target, frame),
@@ -67,6 +66,19 @@ impl Engine {
                 Ok(())
             }
         }
+    }
+
+    /// Where the channel is subscribed, or else its slot's owner.
+    fn channel_target(&self, channel: &[u8]) -> Target {
+        let slot = Slot::of(channel);
+        let home = self.pubsub.registry.home(Kind::Channel, channel).and_then(|id| self.table.find_id(&id));
+        home.map_or(Target::Any(slot), |node| Target::Prefer(node, slot))
+    }
+
+    /// Where a PUBLISH goes that could not be sent before.
+    pub(in crate::engine) fn publish_target(&self, frame: &[u8]) -> Option<Target> {
+        let spans = spans_of(frame)?;
+        Some(self.channel_target(spans.get(1)?.of(frame)))
     }
 
     /// As any command with a key, but for the count. `None`: nothing is to be corrected.

@@ -1,0 +1,66 @@
+//! Subscriptions: as on a standalone server in peace, and without a gap or a message told twice while slots, roles and nodes change.
+
+mod alike;
+mod keyspace;
+mod limits;
+mod numbered;
+mod sharded;
+
+use std::time::Duration;
+
+use crate::harness::{Client, Cluster, Reply, wait_until};
+
+/// What a subscriber was told: the kind of message, its channel, and what was published.
+struct Told {
+    channel: String,
+    payload: String,
+}
+
+impl Told {
+    /// A message of any kind, in RESP2 or RESP3; `None` for what is no message.
+    fn of(reply: &Reply) -> Option<Told> {
+        let elements = reply.elements();
+        let texts: Vec<String> = elements.iter().map(Reply::text).collect();
+        match (texts.first().map(String::as_str), &texts[..]) {
+            (Some("message" | "smessage"), [_, channel, payload]) => {
+                Some(Told { channel: channel.clone(), payload: payload.clone() })
+            }
+            (Some("pmessage"), [_, _, channel, payload]) => Some(Told { channel: channel.clone(), payload: payload.clone() }),
+            _ => None,
+        }
+    }
+}
+
+/// Subscribes, in this protocol, and reads the confirmations.
+fn subscribe(client: &mut Client, proto: &str, command: &str, names: &[String]) {
+    assert!(!client.call(&["HELLO", proto]).is_error());
+    let mut request = vec![command.to_owned()];
+    request.extend_from_slice(names);
+    client.send(&crate::harness::client::request(&request)).expect("the proxy reads");
+    for (number, name) in names.iter().enumerate() {
+        let reply = client.receive().expect("a confirmation");
+        let expected = [Reply::bulk(command.to_lowercase()), Reply::bulk(name), Reply::Integer(number as i64 + 1)];
+        assert_eq!(reply.elements(), expected, "{command} {name}: {reply:?}");
+    }
+}
+
+/// A reply, or `None` when nothing comes for a while.
+fn next_within(client: &mut Client, patience: Duration) -> Option<Reply> {
+    client.set_timeout(patience);
+    client.receive().ok()
+}
+
+/// `CLUSTER FAILOVER`: the replica and its master change places in peace.
+fn change_places(cluster: &Cluster, replica: usize) {
+    let mut client = cluster.member(replica).client();
+    wait_until("the failover to begin", || {
+        let reply = client.call(&["CLUSTER", "FAILOVER"]);
+        if reply == Reply::ok() { Ok(()) } else { Err(reply.text()) }
+    });
+    wait_until("the roles to change", || {
+        let view = cluster.view();
+        let heir = view.iter().find(|node| node.id == cluster.member(replica).id).expect("all know all");
+        if heir.is_master() { Ok(()) } else { Err(format!("{view:?}")) }
+    });
+    cluster.wait_for_agreement();
+}
