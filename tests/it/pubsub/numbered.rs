@@ -9,7 +9,7 @@ use crate::harness::over::{Over, join};
 use crate::harness::{Cluster, Proxy, Reply, Server, wait_until};
 use crate::reshard::{MOVED_SLOTS, migrate_slots, redis_cli_reshard};
 
-use super::{Told, change_places, subscribe};
+use super::{Told, change_places, fill_slots, subscribe};
 
 /// How each subscriber subscribes: protocol, command, and what it adds to the channels' tags.
 const SUBSCRIBERS: [(&str, &str, &str); 6] = [
@@ -144,6 +144,7 @@ fn slots_move(server: Server) {
     let mut cluster =
         Cluster::start(server, ClusterOptions { node_timeout: Duration::from_secs(30), ..ClusterOptions::default() });
     let proxy = Proxy::start(&cluster);
+    fill_slots(&proxy);
     let load = Load::new(proxy.port, Gaps::Never);
     let newcomer = cluster.add_empty_master();
     let mut moves = 0;

@@ -9,7 +9,7 @@ use crate::harness::over::{Over, join};
 use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
 use crate::reshard::{MOVED_SLOTS, migrate_slots, redis_cli_reshard};
 
-use super::{Told, change_places, subscribe};
+use super::{Told, change_places, fill_slots, subscribe};
 
 const SUBSCRIBERS: [&str; 4] = ["2", "3", "2", "3"];
 const END: &str = "end";
@@ -109,6 +109,7 @@ fn slots_move(server: Server) {
     }
     let cluster = Cluster::start(server, ClusterOptions { node_timeout: Duration::from_secs(30), ..ClusterOptions::default() });
     let proxy = Proxy::start(&cluster);
+    fill_slots(&proxy);
     let mut moves = 0;
     let (published, missed) = under_load(proxy.port, |over| {
         let deadline = Instant::now() + Duration::from_secs(15);
