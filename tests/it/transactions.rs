@@ -382,16 +382,23 @@ fn halfway(server: Server) {
         slot.move_key(&cluster, &here);
         assert_eq!(join(waiting), integers(&[11, 21]));
     });
-    // What is watched is not there any more when its slot, or it alone, has gone.
+    // What is watched where it went to stays watched there.
     assert_eq!(client.call(&["WATCH", &here]), Reply::ok());
     slot.close(&cluster);
-    assert_eq!(transaction(&mut client, &[format!("GET {here}")], false), Reply::NullArray, "the slot went away");
+    assert_eq!(transaction(&mut client, &[format!("GET {here}")], false), Reply::Array(vec![Reply::bulk("11")]));
     assert_eq!(transaction(&mut client, &both, true), integers(&[12, 22]));
+    // A key that goes away changes for who watches it, and so does a slot, whether or not its keys are there.
+    let mut other = proxy.client();
+    assert_eq!(other.call(&["WATCH", &missing]), Reply::ok());
     let slot = Halfway::open(&cluster, slot_of(tag), 1, 0);
     assert_eq!(client.call(&["WATCH", &here]), Reply::ok());
     slot.move_key(&cluster, &here);
-    assert_eq!(transaction(&mut client, &[format!("GET {there}")], false), Reply::NullArray, "the watched key went away");
+    assert_eq!(transaction(&mut client, &[format!("GET {there}")], false), Reply::NullArray, "the key went away");
     assert_eq!(transaction(&mut client, &[format!("GET {here}")], false), Reply::Array(vec![Reply::bulk("12")]));
+    slot.move_key(&cluster, &there);
+    slot.close(&cluster);
+    assert_eq!(transaction(&mut other, &[format!("SET {missing} 1")], false), Reply::NullArray, "the slot went away");
+    assert_eq!(transaction(&mut other, &both, true), integers(&[13, 23]));
 }
 
 /// What cannot be done says so at once, with what would help, and ends the transaction.
