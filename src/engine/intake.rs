@@ -291,6 +291,12 @@ impl Engine {
     /// A subcommand that the table does not hold: the server says itself what is wrong with it. One without a table of
     /// subcommands takes argument 2 for the key first, and only tells the slot's owner what it thinks of the rest.
     fn unknown_sub(&mut self, index: u32, container: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        if self.clients[index as usize].modes.has(Modes::SUBSCRIBED)
+            && self.persona().is_some_and(|persona| !has_subcommands(persona))
+            && let Some(refused) = self.refuse_while_subscribed(index, container, frame, spans)
+        {
+            return refused;
+        }
         if container.class == Class::Local(Local::ClusterRefused) {
             if self.clients[index as usize].modes.has(Modes::TRANSACTION) {
                 return self.enqueue_unknown_cluster_sub(index, frame, spans[1].of(frame));

@@ -314,10 +314,11 @@ impl Engine {
         if allowed {
             return None;
         }
-        if !command.accepts(spans.len()) {
+        let name = command.lower_name();
+        let is_sub = name.contains('|');
+        if !command.accepts(spans.len()) && !(is_sub && self.suppresses_pushes()) {
             return Some(self.send_any(index, frame));
         }
-        let name = command.lower_name();
         let text = match name.split_once('|') {
             Some((container, _)) if self.suppresses_pushes() => refusal(container, ""),
             _ if self.suppresses_pushes() => refusal(&name, ""),

@@ -144,8 +144,8 @@ impl Engine {
         }
     }
 
-    /// A node that is no master any more tells of its master's keys as long as they are replicated to it: it is listened to until all
-    /// masters are, and then no more, so that nothing is told twice.
+    /// A node that is no master any more tells of its master's keys as long as they are replicated to it: it is kept until all masters
+    /// stand.
     fn place_at_masters(&mut self, index: u32) {
         let topic = &self.pubsub.topics[index as usize];
         let is_placed = |node: &NodeId| topic.places.iter().any(|place| place.node == *node);
@@ -224,9 +224,14 @@ impl Engine {
         }
     }
 
-    /// Whether a notification that came from this place is to be told: those of a former master are its successor's too.
+    /// Whether a notification that came from this place is to be told. Those of a former master are its successor's too: they count
+    /// until that one is asked, so that the little that is asked for in vain is missed, and nothing is told twice.
     pub(super) fn tells_of_keys(&self, topic: &Topic, place: &Place) -> bool {
-        self.table.nodes[usize::from(place.node.0)].master || !is_standing(&self.table, topic)
+        let asked_at = |node: NodeId| {
+            let at = |place: &Place| place.node == node && (place.standing || self.lanes[place.lane as usize].is_open());
+            topic.places.iter().any(at)
+        };
+        self.table.nodes[usize::from(place.node.0)].master || !self.table.masters().all(asked_at)
     }
 
     /// A topic lost a place that stood, or that it had asked for.
