@@ -6,8 +6,10 @@ use keyway::resp::{View, view};
 
 use crate::{
     client::{Expect, Life, Owed},
+    queues::Shape,
     tags::{parse_tag, tag_text},
     truth::Tag,
+    users::User,
     world::World,
 };
 
@@ -21,6 +23,9 @@ impl World {
                 String::from_utf8_lossy(&reply[..reply.len().min(120)]).replace("\r\n", "|")
             );
         }
+        if self.hears(index, reply) {
+            return;
+        }
         let client = &mut self.clients[index];
         client.answered += 1;
         let Some(owed) = client.owed.pop_front() else {
@@ -29,10 +34,7 @@ impl World {
                 .accuse(format!("client {index} was told {:?} and was owed nothing", String::from_utf8_lossy(reply)));
         };
         if reply.first() == Some(&b'-') && self.is_allowed_error(index, &owed, reply) {
-            if matches!(owed.expect, Expect::Scan) {
-                self.clients[index].scan = None;
-            }
-            return;
+            return self.told_error(index, &owed);
         }
         if let Err(why) = self.check_reply(index, &owed, reply) {
             let tag = (index as u32, owed.seq);
@@ -47,38 +49,86 @@ impl World {
         }
     }
 
+    /// What a client makes of an error that may come.
+    fn told_error(&mut self, index: usize, owed: &Owed) {
+        match &owed.expect {
+            Expect::Scan => self.clients[index].scan = None,
+            Expect::Watched => self.clients[index].watch_failed = true,
+            Expect::Compare(key) => self.compare(index, &key.clone(), Err(())),
+            Expect::Confirmed { .. } => self.listening_failed(index, owed),
+            Expect::Named { .. } => self.named(index, owed.seq, None),
+            _ => {}
+        }
+    }
+
     fn is_allowed_error(&mut self, index: usize, owed: &Owed, reply: &[u8]) -> bool {
         let tag = (index as u32, owed.seq);
         let text = String::from_utf8_lossy(reply);
         if matches!(&owed.expect, Expect::Forged(forged) if forged == reply) {
             return true;
         }
+        match &owed.expect {
+            Expect::Refused(beginning) if text.starts_with(beginning) => return true,
+            Expect::Unit(unit) => return self.is_allowed_unit_error(*unit, owed, &text),
+            _ => {}
+        }
         if text.contains("proxy: outcome unknown") {
             self.unknown_outcomes += 1;
-            let tagged = !matches!(owed.expect, Expect::Counter(_) | Expect::Count(_) | Expect::Sha(_) | Expect::Unknown);
-            return owed.write && (!tagged || self.truth.is_unknown(tag));
+            let untagged = matches!(
+                owed.expect,
+                Expect::Counter(_) | Expect::Count(_) | Expect::Sha(_) | Expect::Unknown | Expect::Popped { .. }
+            );
+            return owed.write && (untagged || self.truth.is_unknown(tag));
+        }
+        if text.starts_with("-NOPERM") {
+            return owed.forbidden && self.users_at(index, owed.seq).contains(&Some(User::Bob));
+        }
+        if text.starts_with("-NOAUTH") {
+            return self.users_at(index, owed.seq).contains(&None);
         }
         if text.contains("proxy: no answer within") || text.starts_with("-LOADING Keyway has no slot map yet") {
             self.gave_up += 1;
-            let in_time = self.now < owed.sent_at + self.plan.deadline_us;
-            let calm = self.calm_since.is_some_and(|calm| calm + 2_500_000 < self.now);
             let done = owed.write && owed.one_slot && self.truth.was_applied(tag) && !matches!(owed.expect, Expect::Forged(..));
-            return !in_time && !calm && !done;
+            return self.may_give_up(owed) && !done;
         }
         matches!(owed.expect, Expect::Unknown) && text.starts_with("-ERR unknown command 'NOSUCH'")
     }
 
+    /// Whether a request's time is over, and all has not been calm for long.
+    pub fn may_give_up(&self, owed: &Owed) -> bool {
+        let in_time = self.now < owed.sent_at + self.plan.deadline_us;
+        let calm = self.calm_since.is_some_and(|calm| calm + 2_500_000 < self.now);
+        !in_time && !calm
+    }
+
     fn check_reply(&mut self, index: usize, owed: &Owed, reply: &[u8]) -> Result<(), String> {
-        let tag = (index as u32, owed.seq);
-        let seen = view(reply).ok_or("it cannot be read")?;
         let client = &mut self.clients[index];
         match (&owed.expect, reply[0]) {
             (Expect::Hello, kind) => client.resp3 = kind == b'%',
             (Expect::Exact(text), _) if text == b"+RESET\r\n" => client.resp3 = false,
+            (Expect::Named { hello: true, .. }, kind) => client.resp3 = kind == b'%',
+            (Expect::Confirmed { .. }, kind) if (kind == b'>') != client.resp3 => {
+                return Err("it has the other protocol's shape".into());
+            }
             (_, b'_' | b'%' | b'~' | b'=') if !client.resp3 => return Err("a RESP2 client does not read this".into()),
-            _ if client.resp3 && reply.starts_with(b"$-1") => return Err("a RESP3 client does not read this".into()),
+            _ if client.resp3 && (reply.starts_with(b"$-1") || reply.starts_with(b"*-1")) => {
+                return Err("a RESP3 client does not read this".into());
+            }
             _ => {}
         }
+        if owed.forbidden && self.users_at(index, owed.seq) == [Some(User::Bob)] {
+            return Err("its user may not do this".into());
+        }
+        match &owed.expect {
+            Expect::Unit(unit) => self.check_unit_reply(index, *unit, reply),
+            _ => self.check_element(index, owed, reply),
+        }
+    }
+
+    /// A reply, or an element of EXEC's array.
+    pub fn check_element(&mut self, index: usize, owed: &Owed, reply: &[u8]) -> Result<(), String> {
+        let tag = (index as u32, owed.seq);
+        let seen = view(reply).ok_or("it cannot be read")?;
         match (&owed.expect, seen) {
             (Expect::Exact(expected), _) => (expected == reply).then_some(()).ok_or("another text was expected".into()),
             (Expect::Hello, View::Map(_) | View::Array(_)) => Ok(()),
@@ -109,6 +159,44 @@ impl World {
                 let cursor = elements.next().and_then(view);
                 let keys = elements.next().and_then(view);
                 self.check_page(index, cursor, keys)
+            }
+            (Expect::Queued, View::Simple(b"QUEUED")) | (Expect::Watched, View::Simple(b"OK")) => Ok(()),
+            (Expect::Compare(key), found) => {
+                is_text_of(key, &found)?;
+                let old = if let View::Bulk(text) = found { parse_tag(text) } else { None };
+                self.compare(index, key, Ok(old));
+                Ok(())
+            }
+            (Expect::Lasting(keys), View::Array(elements)) => keys
+                .iter()
+                .zip(elements)
+                .take(1)
+                .try_for_each(|(key, element)| is_text_of(key, &view(element).ok_or("unreadable")?)),
+            (Expect::Job(key), View::Integer(_)) => self.applied_once(tag, std::slice::from_ref(key)),
+            (Expect::Popped { .. }, View::Null) => self.check_popped(index, owed, None, None),
+            (Expect::Popped { shape: Shape::Element, .. }, View::Bulk(element)) => {
+                self.check_popped(index, owed, None, Some(element))
+            }
+            (Expect::Popped { shape, .. }, View::Array(mut elements)) if elements.len() == 2 => {
+                let (key, element) = (elements.next().and_then(view), elements.next().and_then(view));
+                let element = match element {
+                    Some(View::Array(mut inner)) if *shape == Shape::Nested => inner.next().and_then(view),
+                    element => element,
+                };
+                let (Some(View::Bulk(key)), Some(View::Bulk(element))) = (key, element) else { return Err("no element".into()) };
+                self.check_popped(index, owed, Some(key), Some(element))
+            }
+            (Expect::Handed { timeout_us, .. }, View::Null) => self.check_not_early(owed, Some(*timeout_us)),
+            (Expect::Handed { own, .. }, View::Bulk(_)) => self.applied_once(tag, std::slice::from_ref(own)),
+            (Expect::Published(object), View::Integer(0..)) => self.applied_once(tag, std::slice::from_ref(object)),
+            (Expect::Confirmed { .. }, View::Array(elements) | View::Push(elements)) => {
+                let elements: Vec<Vec<u8>> = elements.map(<[u8]>::to_vec).collect();
+                self.check_confirmed(index, owed, &elements)
+            }
+            (Expect::Named { user, hello: false }, View::Simple(b"OK"))
+            | (Expect::Named { user, hello: true }, View::Map(_) | View::Array(_)) => {
+                self.named(index, owed.seq, Some(*user));
+                Ok(())
             }
             (Expect::Keys, View::Array(_)) | (Expect::Number, View::Integer(_)) => Ok(()),
             (Expect::Sha(sha), View::Bulk(found)) if found == sha.as_bytes() => Ok(()),

@@ -5,16 +5,18 @@ use std::collections::HashSet;
 use keyway::resp::encode;
 
 use crate::{
-    client::{Expect, Life, Owed},
+    client::{Expect, Life, Owed, Planned, Role},
     node::TRY_AGAIN,
+    plan::Families,
     serve::sha_of,
     tags::{NUMBER_TAG, tag_text},
     truth::Tag,
+    users::User,
     world::{What, World},
 };
 
 /// Bodies of scripts. All push; they differ so that nodes may know one and not another.
-fn body(number: u32) -> String {
+pub fn body(number: u32) -> String {
     format!("redis.call('RPUSH', KEYS[1], ARGV[1]) -- {number}")
 }
 
@@ -27,15 +29,23 @@ impl World {
         let burst = self.random.usize(1..=self.plan.depth_max);
         for _ in 0..burst {
             let client = &self.clients[index];
-            if client.left == 0 || client.owed.len() >= self.plan.depth_max * 2 || client.wants_close {
+            if client.owed.len() >= self.plan.depth_max * 2 || client.wants_close {
+                break;
+            }
+            if let Some(planned) = self.clients[index].planned.pop_front() {
+                self.ask_planned(index, planned);
+                continue;
+            }
+            let client = &self.clients[index];
+            if client.left == 0 || client.compares {
                 break;
             }
             self.clients[index].left -= 1;
-            self.ask(index);
+            self.choose(index);
         }
         self.deliver_to_engine_later(index);
         let client = &self.clients[index];
-        if client.left > 0 {
+        if client.left > 0 || !client.planned.is_empty() {
             let wait = self.random.u64(0..self.plan.faults_us / 10);
             self.later(wait, What::ClientActs(index));
         }
@@ -49,7 +59,8 @@ impl World {
         let client = &mut self.clients[index];
         client.to_engine.push(&frame);
         if let Some(expect) = expect {
-            client.owed.push_back(Owed { seq: client.seq, expect, sent_at: now, write, one_slot });
+            let forbidden = self.families.auth && !User::Bob.may(args[0]);
+            client.owed.push_back(Owed { seq: client.seq, expect, sent_at: now, write, one_slot, forbidden });
         }
         if self.trace {
             let shown: Vec<String> =
@@ -82,6 +93,29 @@ impl World {
             value.resize(len, b'x');
         }
         value
+    }
+
+    pub fn ask_planned(&mut self, index: usize, planned: Planned) {
+        let args: Vec<&[u8]> = planned.args.iter().map(Vec::as_slice).collect();
+        self.request(index, &args, Some(planned.expect), planned.write, true);
+    }
+
+    /// A request of one of the families that are tried, or of those that always are.
+    fn choose(&mut self, index: usize) {
+        let Families { tx, block, pubsub, auth } = self.families;
+        let client = &self.clients[index];
+        let plain = !client.is_scanning();
+        match (client.role, self.random.u32(0..100)) {
+            (Role::Listener, _) if client.ears.are_open() => self.ask_listen(index),
+            (Role::Listener, 0..60) => self.ask_listen(index),
+            (Role::Both, 0..20) => self.ask_listen(index),
+            (_, 20..40) if tx && plain => self.plan_unit(index),
+            (_, 40..48) if block => self.ask_pop(index),
+            (_, 48..58) if block => self.ask_job(index),
+            (_, 58..66) if pubsub => self.ask_publish(index),
+            (_, 66..70) if auth => self.ask_auth(index),
+            _ => self.ask(index),
+        }
     }
 
     fn ask(&mut self, index: usize) {
@@ -128,12 +162,23 @@ impl World {
                 let text = tag_text((index as u32, self.clients[index].seq));
                 self.request(index, &[b"RPUSH", key.as_bytes(), text.as_bytes()], None, true, true);
             }
+            92 if self.clients[index].role != Role::Worker => {
+                self.request(index, &[b"CLIENT", b"LIST"], Some(Expect::Clients), false, true);
+            }
             92 if self.clients[index].seq == 0 || self.random.u32(0..4) == 0 => {
+                self.clients[index].asks_resp3 = true;
                 self.request(index, &[b"HELLO", b"3"], Some(Expect::Hello), false, true);
             }
             92 => match self.random.u32(0..4) {
-                0 => self.request(index, &[b"HELLO", b"2"], Some(Expect::Hello), false, true),
-                1 => self.request(index, &[b"RESET"], Some(Expect::Exact(b"+RESET\r\n".to_vec())), false, true),
+                0 => {
+                    self.clients[index].asks_resp3 = false;
+                    self.request(index, &[b"HELLO", b"2"], Some(Expect::Hello), false, true);
+                }
+                1 => {
+                    self.clients[index].asks_resp3 = false;
+                    self.unname(index);
+                    self.request(index, &[b"RESET"], Some(Expect::Exact(b"+RESET\r\n".to_vec())), false, true);
+                }
                 _ => self.request(index, &[b"CLIENT", b"LIST"], Some(Expect::Clients), false, true),
             },
             93 => self.request(index, &[b"NOSUCH", text.as_bytes()], Some(Expect::Unknown), true, true),

@@ -2,6 +2,7 @@
 
 use crate::{
     client::Life,
+    listeners::CRY_AFTER_US,
     world::{What, World},
 };
 
@@ -91,13 +92,18 @@ impl World {
         }
         self.end_silences();
         self.later(5_000, What::AskMap);
+        if self.families.block {
+            self.later(10_000, What::Feed);
+        }
+        if self.families.pubsub {
+            self.later(CRY_AFTER_US, What::Cry);
+        }
         for client in 0..self.clients.len() {
             self.clients[client].stalled_until = self.now;
             self.later(0, What::ClientWritable(client));
             self.later(0, What::ToClient(client));
             // Whoever has nothing left to say goes.
-            let all_done = self.clients[client].left == 0 && self.clients[client].owed.is_empty();
-            if all_done && self.clients[client].life == Life::Open {
+            if self.clients[client].is_done() && self.clients[client].life == Life::Open {
                 self.close_client(client, true);
             }
         }
@@ -176,8 +182,7 @@ impl World {
             }
             Stage::Keys => match self.cluster.keys_in(from, tag).into_iter().next() {
                 Some(key) => {
-                    let value = self.cluster.shards[from].data.remove(&key).expect("it was just listed");
-                    self.cluster.shards[to].data.insert(key, value);
+                    self.cluster.hand_key(&key, from, to);
                     Stage::Keys
                 }
                 None => Stage::TargetOwns,
@@ -216,8 +221,7 @@ impl World {
         }
         self.say(|| format!("slot {} moves at once from node {source} to {target}", self.cluster.tags[tag].slot));
         for key in self.cluster.keys_in(from, tag) {
-            let value = self.cluster.shards[from].data.remove(&key).expect("it was just listed");
-            self.cluster.shards[to].data.insert(key, value);
+            self.cluster.hand_key(&key, from, to);
         }
         self.cluster.claim(unit, target);
         self.cluster.gossip(source);
@@ -239,7 +243,7 @@ impl World {
         }
         self.say(|| format!("node {node} dies"));
         self.cut_all(node);
-        self.cluster.nodes[node].alive = false;
+        self.cluster.die(node);
         let wait = self.random.u64(1_000..300_000);
         self.later(wait, What::Chaos(Chaos::MarkFailed(node)));
         if self.replica_of(shard).is_some() {
@@ -349,6 +353,7 @@ impl World {
             0 => self.close_client(client, true),
             1 if !self.clients[client].is_scanning() => {
                 self.clients[client].left = 0;
+                self.clients[client].planned.clear();
                 self.half_close(client);
             }
             _ => {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use keyway::engine::ClientId;
 
-use crate::link::Stream;
+use crate::{channels::Kind, identities::Since, link::Stream, listeners::Ears, queues::Shape, users::User};
 
 /// What a reply must look like.
 #[derive(Clone, Debug)]
@@ -23,6 +23,44 @@ pub enum Expect {
     /// A script's own text, and the list that it pushed to.
     Script(String),
     Forged(Vec<u8>),
+    /// An error that begins so.
+    Refused(String),
+    Queued,
+    /// EXEC's array, of this transaction.
+    Unit(usize),
+    Watched,
+    /// The value that a transaction will replace.
+    Compare(String),
+    /// Texts, the last of a key that may last from the world's beginning.
+    Lasting(Vec<String>),
+    /// The length of a queue.
+    Job(String),
+    /// An element of one of these lists, or null, at once or when the time is over.
+    Popped {
+        keys: Vec<String>,
+        timeout_us: Option<u64>,
+        shape: Shape,
+    },
+    /// An element that went into a list of this request's own.
+    Handed {
+        own: String,
+        timeout_us: u64,
+    },
+    /// How many heard it, of one channel.
+    Published(String),
+    /// A topic that is listened to now, or not any more; and to how many.
+    Confirmed {
+        word: &'static str,
+        kind: Kind,
+        name: Option<String>,
+        count: i64,
+        begins: bool,
+    },
+    /// It is this user from now on.
+    Named {
+        user: User,
+        hello: bool,
+    },
     Scan,
     Keys,
     Number,
@@ -32,6 +70,30 @@ pub enum Expect {
     Clients,
 }
 
+impl Expect {
+    /// Whether it may take as long as its client wishes.
+    pub fn waits(&self) -> bool {
+        matches!(self, Expect::Popped { timeout_us: Some(_), .. } | Expect::Handed { .. })
+    }
+}
+
+/// A request that a client has decided on.
+pub struct Planned {
+    pub args: Vec<Vec<u8>>,
+    pub expect: Expect,
+    pub write: bool,
+}
+
+/// What a client is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Worker,
+    /// Listens in RESP2, and does nothing else while it does.
+    Listener,
+    /// Listens in RESP3, among other things.
+    Both,
+}
+
 pub struct Owed {
     pub seq: u32,
     pub expect: Expect,
@@ -39,6 +101,8 @@ pub struct Owed {
     pub write: bool,
     /// Its keys lie in one slot, so it is carried out wholly or not at all.
     pub one_slot: bool,
+    /// One of its client's users may not do it.
+    pub forbidden: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +131,17 @@ pub struct Client {
     pub counters: HashMap<String, HashSet<i64>>,
     pub scan: Option<(u64, HashSet<String>, u32)>,
     pub wants_close: bool,
+    pub role: Role,
+    /// What it asks next, whatever else it would.
+    pub planned: VecDeque<Planned>,
+    /// It asks nothing before it has an answer.
+    pub compares: bool,
+    pub watch_failed: bool,
+    pub ears: Ears,
+    /// Who it is, from which request on.
+    pub names: Vec<Since>,
+    /// What it will speak when all is answered.
+    pub asks_resp3: bool,
     /// What it speaks, by the answers it has read.
     pub resp3: bool,
     /// The driver has more for it than it takes.
@@ -91,10 +166,22 @@ impl Client {
             counters: HashMap::new(),
             scan: None,
             wants_close: false,
+            role: Role::Worker,
+            planned: VecDeque::new(),
+            compares: false,
+            watch_failed: false,
+            ears: Ears::default(),
+            names: Vec::new(),
+            asks_resp3: false,
             resp3: false,
             write_waits: false,
             answered: 0,
         }
+    }
+
+    /// Whether it has asked and heard all that it wanted.
+    pub fn is_done(&self) -> bool {
+        self.left == 0 && self.owed.is_empty() && self.planned.is_empty() && !self.compares && !self.ears.are_owed()
     }
 
     pub fn is_scanning(&self) -> bool {

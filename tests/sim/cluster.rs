@@ -3,19 +3,18 @@
 //! A shard's data is shared by its master and its replicas (replication is synchronous: no acknowledged write is ever lost). Slots are
 //! grouped into units that have one owner: the range that a master began with, and each slot that ever moves.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use fastrand::Rng;
 use keyway::cluster::{Addr, Node as MapNode, OpenSlot, Persona, Role, Slot, SlotMap};
 
-use crate::plan::Plan;
-
-#[derive(Clone, Debug)]
-pub enum Value {
-    Text(Vec<u8>),
-    List(Vec<Vec<u8>>),
-    Number(i64),
-}
+use crate::{
+    channels::{self, Channels, Message, Topic},
+    node::Outcome,
+    plan::Plan,
+    shard::{Popped, Shard, Value},
+    waiting::{self, Waiter},
+};
 
 /// Keys that share a hash tag, and so a slot.
 pub struct HashTag {
@@ -59,15 +58,28 @@ pub struct Node {
     pub unreachable: bool,
     pub scripts: HashSet<String>,
     pub hash_seed: u64,
+    /// Who waits for elements, in the order in which they came.
+    pub waiting: Vec<Waiter>,
+    pub channels: Channels,
 }
 
-#[derive(Default)]
-pub struct Shard {
-    pub data: BTreeMap<String, Value>,
-    /// Units on their way out, and the shard that receives them.
-    pub migrating: BTreeMap<usize, usize>,
-    /// Units on their way in, and the shard that gives them.
-    pub importing: BTreeMap<usize, usize>,
+/// What a node sends to a connection that did not just ask for it.
+pub struct Said {
+    pub conn: usize,
+    pub bytes: Vec<u8>,
+    pub word: Word,
+}
+
+pub enum Word {
+    /// The answer to what the connection waited for.
+    Unblocked {
+        outcome: Outcome,
+        popped: Vec<Popped>,
+    },
+    Message(Message),
+    /// A sharded channel's slot has left the node.
+    Left(Topic),
+    Close,
 }
 
 pub struct Cluster {
@@ -83,6 +95,23 @@ pub struct Cluster {
     epoch: u64,
     pub persona: Persona,
     pub full_coverage: bool,
+    /// Valkey 9's ways where they differ from Redis'.
+    pub valkey: bool,
+    /// The default user needs a password.
+    pub locked: bool,
+    /// What the nodes say unasked, to be carried to the connections.
+    pub said: Vec<Said>,
+    /// What was published at one node and another has not heard of: from, to, channel, payload.
+    pub bus: Vec<(usize, usize, String, Vec<u8>)>,
+    /// Waits that end by themselves: when, whose, which.
+    pub timeouts: Vec<(u64, usize, u64)>,
+    pub waits: u64,
+    /// What the last command took out of lists.
+    pub popped: Vec<Popped>,
+    /// What the last command SET: the key, the new value, the old one.
+    pub overwritten: Vec<(String, Vec<u8>, Option<Value>)>,
+    /// Who has just begun or ended to listen to what.
+    pub listened: Vec<(usize, Topic)>,
 }
 
 impl Cluster {
@@ -135,17 +164,40 @@ impl Cluster {
                 unreachable: false,
                 scripts: HashSet::new(),
                 hash_seed: random.u64(..),
+                waiting: Vec::new(),
+                channels: Channels::new(),
             }
         });
-        let persona = Persona {
-            server: "redis".into(),
-            version: if plan.old_server { "7.0.15" } else { "8.2.3" }.into(),
-            modules: b"*0\r\n".to_vec(),
+        let (server, version) = match (plan.valkey, plan.old_server) {
+            (true, _) => ("valkey", "9.1.2"),
+            (false, true) => ("redis", "7.0.15"),
+            (false, false) => ("redis", "8.2.3"),
         };
+        let persona = Persona { server: server.into(), version: version.into(), modules: b"*0\r\n".to_vec() };
         let by_name = tags.iter().enumerate().map(|(index, tag)| (tag.name.clone(), index)).collect();
         let nodes = nodes.collect();
         let shards = (0..shards).map(|_| Shard::default()).collect();
-        Cluster { nodes, shards, tags, by_name, by_slot, segments, truth, epoch: 1, persona, full_coverage: plan.full_coverage }
+        Cluster {
+            nodes,
+            shards,
+            tags,
+            by_name,
+            by_slot,
+            segments,
+            truth,
+            epoch: 1,
+            persona,
+            full_coverage: plan.full_coverage,
+            valkey: plan.valkey,
+            locked: plan.auth,
+            said: Vec::new(),
+            bus: Vec::new(),
+            timeouts: Vec::new(),
+            waits: 0,
+            popped: Vec::new(),
+            overwritten: Vec::new(),
+            listened: Vec::new(),
+        }
     }
 
     /// The hash tag of a key; keys without one have no data and no owner that moves alone.
@@ -192,10 +244,28 @@ impl Cluster {
         }
     }
 
+    /// A node hears the news, and tells its clients at once what they are to know of it.
     pub fn gossip(&mut self, node: usize) {
         let truth = std::mem::replace(&mut self.truth, View { units: vec![], masters: vec![], known: vec![], failed: vec![] });
         self.nodes[node].view.learn(&truth);
         self.truth = truth;
+        channels::leave(self, node);
+        waiting::demoted(self, node);
+    }
+
+    /// A node has died with all that it kept for its connections.
+    pub fn die(&mut self, node: usize) {
+        let node = &mut self.nodes[node];
+        node.alive = false;
+        node.waiting.clear();
+        node.channels.clear();
+    }
+
+    /// A key goes from one shard to another, and wakes who waits for it there.
+    pub fn hand_key(&mut self, key: &str, from: usize, to: usize) {
+        let value = self.shards[from].take(key).expect("it was just listed");
+        self.shards[to].put(key, value);
+        waiting::serve_ready(self, self.master_of(to));
     }
 
     pub fn is_master(&self, node: usize) -> bool {

@@ -5,9 +5,9 @@ use std::{collections::VecDeque, io::IoSlice};
 use keyway::engine::LaneId;
 
 use crate::{
+    channels::Message,
     link::{Stream, piece},
-    node::{Caller, Outcome, execute},
-    truth::Truth,
+    node::Caller,
     world::{What, World},
 };
 
@@ -17,6 +17,17 @@ pub struct Frame {
     /// The number of the stream's byte behind it.
     pub end: u64,
     pub attempt: Option<usize>,
+}
+
+/// What an engine learns when it has heard a part of what a node sent.
+#[derive(Debug)]
+pub enum Told {
+    /// The reply to an attempt.
+    Reply(usize),
+    Popped(Vec<u8>),
+    Message(Message),
+    /// The end of a wait.
+    Waited,
 }
 
 /// A connection from an engine to a node.
@@ -34,8 +45,14 @@ pub struct Conn {
     pub queued: u64,
     pub written: u64,
     pub reached: u64,
-    /// Attempts whose reply has not wholly reached the engine, and where it ends.
-    pub replies: VecDeque<(u64, usize)>,
+    /// What the node sent and has not wholly reached the engine, and where it ends.
+    pub replies: VecDeque<(u64, Told)>,
+    /// The attempt that the node keeps waiting.
+    pub waits: Option<usize>,
+    /// MULTI was queued, and EXEC was not.
+    pub in_multi: bool,
+    /// A blocking command was queued whose answer the engine has not heard.
+    pub leased: bool,
     /// What was queued behind MULTI, until EXEC.
     pub unit: Vec<Option<usize>>,
     pub answered: u64,
@@ -46,6 +63,7 @@ pub struct Conn {
 
 impl World {
     pub fn dial(&mut self, engine: usize, lane: LaneId, node: usize) {
+        let index = self.conns.len();
         let conn = Conn {
             engine,
             lane,
@@ -54,18 +72,20 @@ impl World {
             open: true,
             to_node: Stream::default(),
             from_node: Stream::default(),
-            caller: Caller::default(),
+            caller: Caller::new(index, &self.cluster),
             frames: VecDeque::new(),
             queued: 0,
             written: 0,
             reached: 0,
             replies: VecDeque::new(),
+            waits: None,
+            in_multi: false,
+            leased: false,
             unit: Vec::new(),
             answered: 0,
             heard: 0,
             silent_until: 0,
         };
-        let index = self.conns.len();
         self.conns.push(conn);
         if self.drivers[engine].lanes.insert(lane, index).is_some() {
             self.truth.accuse(format!("lane {lane:?} is dialled while it is open"));
@@ -154,53 +174,6 @@ impl World {
         }
     }
 
-    /// So many bytes arrive at the node, which carries out what is whole.
-    pub fn node_reads(&mut self, index: usize, count: usize) {
-        let World { conns, cluster, truth, random, .. } = self;
-        let conn = &mut conns[index];
-        conn.to_node.take(count);
-        conn.reached += count as u64;
-        while conn.frames.front().is_some_and(|frame| frame.end <= conn.reached) {
-            let frame = conn.frames.pop_front().expect("just seen");
-            let mut out = Vec::new();
-            let outcome = execute(cluster, conn.node, &mut conn.caller, &frame.args, &mut out);
-            if self.trace {
-                println!(
-                    "{:>9}     node {} (conn {index}) answers {} to {}",
-                    self.now,
-                    conn.node,
-                    String::from_utf8_lossy(&out[..out.len().min(100)]).replace("\r\n", "|"),
-                    String::from_utf8_lossy(&frame.args[0])
-                );
-            }
-            if frame.args[0].eq_ignore_ascii_case(b"EVAL") && outcome != Outcome::Refused {
-                self.bodies_seen.insert(String::from_utf8_lossy(&frame.args[1]).into_owned());
-            }
-            conn.answered += out.len() as u64;
-            conn.from_node.push(&out);
-            if outcome == Outcome::Queued {
-                conn.unit.push(frame.attempt);
-                continue;
-            }
-            let mut done: Vec<(Option<usize>, Outcome)> = vec![(frame.attempt, outcome)];
-            if frame.args[0] == b"EXEC" {
-                done = std::mem::take(&mut conn.unit).into_iter().zip(std::mem::take(&mut conn.caller.unit)).collect();
-            }
-            for (attempt, outcome) in done.into_iter().filter_map(|(attempt, outcome)| Some((attempt?, outcome))) {
-                match outcome {
-                    Outcome::Refused => truth.refused(attempt),
-                    outcome => truth.served(attempt, outcome == Outcome::Forged),
-                }
-                conn.replies.push_back((conn.answered, attempt));
-            }
-        }
-        let silence = conn.silent_until.saturating_sub(self.now);
-        if conn.from_node.len() > 0 && !std::mem::replace(&mut conn.from_node.scheduled, true) {
-            let wait = silence + random.u64(0..=self.plan.delay_max_us);
-            self.later(wait, What::FromNode(index));
-        }
-    }
-
     pub fn deliver_from_node(&mut self, index: usize) {
         self.conns[index].from_node.scheduled = false;
         let len = self.conns[index].from_node.len();
@@ -222,9 +195,17 @@ impl World {
         let bytes = conn.from_node.take(count);
         conn.heard += count as u64;
         let (engine, lane) = (conn.engine, conn.lane);
-        while let Some((_, attempt)) = conn.replies.front().copied().filter(|(end, _)| *end <= conn.heard) {
-            conn.replies.pop_front();
-            self.truth.reply_seen(attempt);
+        let mut heard = Vec::new();
+        while conn.replies.front().is_some_and(|(end, _)| *end <= conn.heard) {
+            heard.extend(conn.replies.pop_front().map(|(_, told)| told));
+        }
+        for told in heard {
+            match told {
+                Told::Reply(attempt) => self.truth.reply_seen(attempt),
+                Told::Popped(element) => self.pops.heard(&element),
+                Told::Message(message) => self.message_heard(engine, message),
+                Told::Waited => self.conns[index].leased = false,
+            }
         }
         self.with(engine, |engine| engine.lane_bytes(lane, &bytes));
     }
@@ -269,34 +250,45 @@ impl World {
         }
         self.drivers[engine].lanes.remove(&lane);
         self.truth.step += 1;
+        self.forget_in_flight(index);
         let conn = &mut self.conns[index];
-        forget_in_flight(conn, &mut self.truth);
         conn.frames.clear();
         conn.from_node.clear();
         conn.to_node.clear();
+        // A node that lives learns of it a little later; until then it may still serve whoever waits there.
+        let wait = self.delay();
+        self.later(wait, What::Fin(index));
         if tell {
             self.with(engine, |engine| engine.lane_lost(lane));
         }
     }
-}
 
-/// The engine is about to learn, or has decided, that a connection is lost. What is inside of MULTI is written when EXEC is.
-pub fn forget_in_flight(conn: &mut Conn, truth: &mut Truth) {
-    for (_, attempt) in std::mem::take(&mut conn.replies) {
-        truth.lost(attempt, true);
-    }
-    let mut exec_end = None;
-    for frame in conn.frames.iter().rev() {
-        match frame.args[0].as_slice() {
-            b"EXEC" => exec_end = Some(frame.end),
-            b"MULTI" => exec_end = None,
-            _ => {}
+    /// The engine is about to learn, or has decided, that a connection is lost. What is inside of MULTI is written when EXEC is.
+    pub fn forget_in_flight(&mut self, index: usize) {
+        let World { conns, truth, .. } = self;
+        let conn = &mut conns[index];
+        for (_, told) in std::mem::take(&mut conn.replies) {
+            if let Told::Reply(attempt) = told {
+                truth.lost(attempt, true);
+            }
         }
-        if let Some(attempt) = frame.attempt {
-            truth.lost(attempt, exec_end.unwrap_or(frame.end) <= conn.written);
+        if let Some(attempt) = conn.waits {
+            truth.lost(attempt, true);
         }
-    }
-    for attempt in std::mem::take(&mut conn.unit).into_iter().flatten() {
-        truth.lost(attempt, exec_end.is_some_and(|end| end <= conn.written));
+        let mut exec_end = None;
+        for frame in conn.frames.iter().rev() {
+            match frame.args[0].as_slice() {
+                b"EXEC" => exec_end = Some(frame.end),
+                b"MULTI" => exec_end = None,
+                _ => {}
+            }
+            if let Some(attempt) = frame.attempt {
+                truth.lost(attempt, exec_end.unwrap_or(frame.end) <= conn.written);
+            }
+        }
+        for attempt in std::mem::take(&mut conn.unit).into_iter().flatten() {
+            truth.lost(attempt, exec_end.is_some_and(|end| end <= conn.written));
+        }
+        self.lane_of_listeners_ends(index);
     }
 }

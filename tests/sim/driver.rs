@@ -13,9 +13,8 @@ use keyway::{
 };
 
 use crate::{
-    conn::{Frame, forget_in_flight},
-    node::keys_of,
-    tags::tag_of,
+    conn::Frame,
+    tags::{objects_of, tag_of},
     world::{What, World},
 };
 
@@ -37,14 +36,16 @@ impl World {
         let driver = &mut self.drivers[index];
         driver.engine.set_now(self.now);
         call(&mut driver.engine);
+        let mut closing = Vec::new();
         while let Some(event) = driver.engine.next_event() {
             if let Event::CloseLane { lane } = event
                 && let Some(conn) = driver.lanes.get(&lane).copied()
             {
-                forget_in_flight(&mut self.conns[conn], &mut self.truth);
+                closing.push(conn);
             }
             driver.events.push_back(event);
         }
+        closing.into_iter().for_each(|conn| self.forget_in_flight(conn));
         self.truth.step += 1;
         self.look_at_lanes(index);
         if self.random.bool() {
@@ -93,7 +94,8 @@ impl World {
             let conn = &mut self.conns[index];
             conn.queued += len as u64;
             let end = conn.queued;
-            let attempt = tag_of(&args).map(|(tag, write)| self.truth.queued(tag, index, keys_of(&args), write));
+            let attempt = tag_of(&args).map(|(tag, write)| self.truth.queued(tag, index, objects_of(&args), write));
+            self.check_wait_queued(index, &args);
             if self.trace {
                 let shown: Vec<String> =
                     args.iter().map(|arg| String::from_utf8_lossy(&arg[..arg.len().min(30)]).into_owned()).collect();
@@ -105,7 +107,9 @@ impl World {
                     shown.join(" ")
                 );
             }
-            self.conns[index].frames.push_back(Frame { args, end, attempt });
+            let frame = Frame { args, end, attempt };
+            self.check_behind_wait(&frame);
+            self.conns[index].frames.push_back(frame);
             bytes = &bytes[len..];
         }
     }

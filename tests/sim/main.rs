@@ -6,19 +6,29 @@
 
 mod answers;
 mod asks;
+mod channels;
 mod chaos;
 mod client;
 mod cluster;
 mod conn;
 mod driver;
+mod identities;
 mod link;
+mod listeners;
 mod maps;
 mod node;
 mod plan;
+mod queues;
 mod serve;
+mod shard;
 mod socket;
 mod tags;
+mod transcripts;
 mod truth;
+mod units;
+mod users;
+mod waiting;
+mod work;
 mod world;
 
 use std::{

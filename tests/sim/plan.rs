@@ -2,6 +2,26 @@
 
 use fastrand::Rng;
 
+/// What clients ask for beyond plain commands. `KEYWAY_SIM_FAMILIES=tx,block,pubsub,auth` chooses; without it, what the engine knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Families {
+    pub tx: bool,
+    pub block: bool,
+    pub pubsub: bool,
+    pub auth: bool,
+}
+
+/// The families that the engine answers.
+const FAMILIES: &str = "";
+
+impl Families {
+    pub fn wanted() -> Families {
+        let wanted = std::env::var("KEYWAY_SIM_FAMILIES").unwrap_or_else(|_| FAMILIES.to_owned());
+        let has = |name: &str| wanted.split(',').any(|wanted| wanted == name);
+        Families { tx: has("tx"), block: has("block"), pubsub: has("pubsub"), auth: has("auth") }
+    }
+}
+
 /// See the module's head. Times are in microseconds.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -28,6 +48,8 @@ pub struct Plan {
     /// Cursors without slots.
     pub old_server: bool,
     pub full_coverage: bool,
+    /// The servers are Valkey 9, not Redis.
+    pub valkey: bool,
     /// Percent of the maps that are one node's own, perhaps outdated, view.
     pub stale_percent: u32,
     pub map_known_after_us: u64,
@@ -65,6 +87,7 @@ impl Plan {
             one_host: chance(random, 50),
             old_server: chance(random, 3),
             full_coverage: chance(random, 50),
+            valkey: chance(random, 30),
             stale_percent: *random.choice([0, 0, 20, 60].iter()).expect("four choices"),
             map_known_after_us: if chance(random, 15) { random.u64(0..300_000) } else { 0 },
             node_timeout_us: random.u64(1_000_000..=3_000_000),

@@ -4,10 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use keyway::resp::{Proto, encode};
 
-use crate::{
-    cluster::{Cluster, Value},
-    node::Outcome,
-};
+use crate::{channels, cluster::Cluster, node::Outcome, shard::Value};
 
 /// Positions of a hash table that a slot's keys are spread over: what SCAN's cursor counts.
 const BUCKETS: u64 = 4;
@@ -21,63 +18,112 @@ pub fn serve(
     keys: &[String],
     out: &mut Vec<u8>,
 ) -> Outcome {
-    let shard = cluster.nodes[index].shard;
-    let data = &mut cluster.shards[shard].data;
+    let Cluster { nodes, shards, popped, overwritten, .. } = cluster;
+    let shard = &mut shards[nodes[index].shard];
     match name {
-        b"GET" | b"GETRANGE" => text(out, proto, data.get(&keys[0]), name == b"GETRANGE"),
+        b"GET" | b"GETRANGE" => text(out, proto, shard.data.get(&keys[0]), name == b"GETRANGE"),
         b"SET" => {
-            data.insert(keys[0].clone(), Value::Text(args[2].clone()));
+            let old = shard.put(&keys[0], Value::Text(args[2].clone()));
+            overwritten.push((keys[0].clone(), args[2].clone(), old));
             encode::simple(out, "OK");
         }
         b"MSET" => {
             for (key, value) in keys.iter().zip(args[2..].iter().step_by(2)) {
-                data.insert(key.clone(), Value::Text(value.clone()));
+                shard.put(key, Value::Text(value.clone()));
             }
             encode::simple(out, "OK");
         }
         b"MGET" => {
             encode::array(out, keys.len());
-            keys.iter().for_each(|key| text(out, proto, data.get(key), false));
+            keys.iter().for_each(|key| text(out, proto, shard.data.get(key), false));
         }
-        b"DEL" | b"UNLINK" => encode::integer(out, keys.iter().filter(|key| data.remove(*key).is_some()).count() as i64),
-        b"EXISTS" | b"TOUCH" => encode::integer(out, keys.iter().filter(|key| data.contains_key(*key)).count() as i64),
-        b"RPUSH" => push(out, data.entry(keys[0].clone()).or_insert(Value::List(vec![])), &args[2]),
+        b"DEL" | b"UNLINK" => encode::integer(out, keys.iter().filter(|key| shard.take(key).is_some()).count() as i64),
+        b"EXISTS" | b"TOUCH" => encode::integer(out, keys.iter().filter(|key| shard.data.contains_key(*key)).count() as i64),
+        b"RPUSH" => match shard.push(&keys[0], &args[2]) {
+            Some(len) => encode::integer(out, len as i64),
+            None => encode::error(out, "WRONGTYPE Operation against a key holding the wrong kind of value"),
+        },
+        b"LPOP" | b"RPOP" => match shard.pop(&keys[0], name == b"LPOP") {
+            Some(element) => {
+                encode::bulk(out, &element);
+                popped.push((keys[0].clone(), element));
+            }
+            None => encode::null(out, proto),
+        },
+        b"BLPOP" | b"BRPOP" => match keys.iter().find_map(|key| Some((key, shard.pop(key, name == b"BLPOP")?))) {
+            Some((key, element)) => {
+                encode::array(out, 2);
+                encode::bulk(out, key);
+                encode::bulk(out, &element);
+                popped.push((key.clone(), element));
+            }
+            None => encode::null_array(out, proto),
+        },
+        b"LMPOP" | b"BLMPOP" => match keys.iter().find_map(|key| Some((key, shard.pop(key, true)?))) {
+            Some((key, element)) => {
+                encode::array(out, 2);
+                encode::bulk(out, key);
+                encode::array(out, 1);
+                encode::bulk(out, &element);
+                popped.push((key.clone(), element));
+            }
+            None => encode::null_array(out, proto),
+        },
+        b"LMOVE" | b"BLMOVE" => match shard.pop(&keys[0], true) {
+            Some(element) => {
+                shard.push(&keys[1], &element);
+                encode::bulk(out, &element);
+            }
+            None if name == b"LMOVE" => encode::null(out, proto),
+            None => encode::null_array(out, proto),
+        },
         b"LRANGE" => {
-            let elements = match data.get(&keys[0]) {
+            let elements = match shard.data.get(&keys[0]) {
                 Some(Value::List(elements)) => elements.as_slice(),
                 _ => &[],
             };
             encode::array(out, elements.len());
             elements.iter().for_each(|element| encode::bulk(out, element));
         }
-        b"INCR" => match data.entry(keys[0].clone()).or_insert(Value::Number(0)) {
-            Value::Number(number) => {
-                *number += 1;
-                encode::integer(out, *number);
+        b"INCR" => {
+            shard.touch(&keys[0]);
+            match shard.data.entry(keys[0].clone()).or_insert(Value::Number(0)) {
+                Value::Number(number) => {
+                    *number += 1;
+                    encode::integer(out, *number);
+                }
+                _ => encode::error(out, NOT_A_NUMBER),
             }
-            _ => encode::error(out, "ERR value is not an integer or out of range"),
-        },
+        }
         b"TYPE" => encode::simple(
             out,
-            match data.get(&keys[0]) {
+            match shard.data.get(&keys[0]) {
                 None => "none",
                 Some(Value::List(_)) => "list",
                 Some(_) => "string",
             },
         ),
         b"EVAL" | b"EVALSHA" => return script(cluster, index, name, args, keys, out),
+        b"PUBLISH" | b"SPUBLISH" => {
+            let channel = String::from_utf8_lossy(&args[1]).into_owned();
+            let told = match name {
+                b"PUBLISH" => channels::publish(cluster, index, &channel, &args[2]),
+                _ => channels::publish_in_shard(cluster, index, &channel, &args[2]),
+            };
+            encode::integer(out, told as i64);
+        }
         b"SCRIPT" => {
             let sha = sha_of(&args[2]);
             cluster.nodes[index].scripts.insert(sha.clone());
             encode::bulk(out, sha);
         }
-        b"DBSIZE" => encode::integer(out, data.len() as i64),
+        b"DBSIZE" => encode::integer(out, shard.data.len() as i64),
         b"KEYS" => {
-            encode::array(out, data.len());
-            data.keys().for_each(|key| encode::bulk(out, key));
+            encode::array(out, shard.data.len());
+            shard.data.keys().for_each(|key| encode::bulk(out, key));
         }
         b"FLUSHALL" => {
-            data.clear();
+            shard.data.clear();
             encode::simple(out, "OK");
         }
         b"SCAN" => scan(cluster, index, args, out),
@@ -90,22 +136,14 @@ pub fn serve(
     Outcome::Served
 }
 
+pub const NOT_A_NUMBER: &str = "ERR value is not an integer or out of range";
+
 fn text(out: &mut Vec<u8>, proto: Proto, value: Option<&Value>, never_null: bool) {
     match value {
         Some(Value::Text(text)) => encode::bulk(out, text),
         Some(Value::Number(number)) => encode::bulk(out, number.to_string()),
         _ if never_null => encode::bulk(out, b""),
         _ => encode::null(out, proto),
-    }
-}
-
-fn push(out: &mut Vec<u8>, list: &mut Value, element: &[u8]) {
-    match list {
-        Value::List(elements) => {
-            elements.push(element.to_vec());
-            encode::integer(out, elements.len() as i64);
-        }
-        _ => encode::error(out, "WRONGTYPE Operation against a key holding the wrong kind of value"),
     }
 }
 
@@ -125,8 +163,7 @@ fn script(cluster: &mut Cluster, index: usize, name: &[u8], args: &[Vec<u8>], ke
         encode::error(out, "NOSCRIPT No matching script. Please use EVAL.");
         return Outcome::Refused;
     }
-    let list = cluster.shards[node.shard].data.entry(keys[0].clone()).or_insert(Value::List(vec![]));
-    push(&mut Vec::new(), list, &args[4]);
+    cluster.shards[node.shard].push(&keys[0], &args[4]);
     match args.get(5) {
         Some(forged) => {
             encode::error(out, String::from_utf8_lossy(forged).into_owned());

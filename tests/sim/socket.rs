@@ -5,8 +5,9 @@ use std::io::IoSlice;
 use keyway::resp::first_reply_len;
 
 use crate::{
-    client::{Client, Expect, Life},
+    client::{Client, Expect, Life, Owed, Role},
     link::piece,
+    listeners::CRY_AFTER_US,
     world::{What, World},
 };
 
@@ -19,6 +20,9 @@ impl World {
         self.drivers[engine].clients.insert(id, index);
         let left = self.random.u32(1..=self.plan.requests);
         self.clients.push(Client::new(engine, id, left));
+        if self.families.pubsub {
+            self.give_role(index);
+        }
         if self.random.u32(0..15) == 0 {
             self.clients[index].stalled_until = self.now + self.random.u64(0..2 * self.plan.faults_us);
         }
@@ -121,7 +125,8 @@ impl World {
     /// A client that has asked and heard everything ends: by QUIT's way, by its own end of stream, or at once.
     pub fn close_when_done(&mut self, index: usize) {
         let client = &self.clients[index];
-        let done = client.left == 0 && client.owed.is_empty() && client.to_engine.len() == 0 && !client.is_scanning();
+        let listens = client.role != Role::Worker && self.calm_since.is_none_or(|calm| self.now < calm + CRY_AFTER_US * 2);
+        let done = client.is_done() && client.to_engine.len() == 0 && !client.is_scanning() && !listens;
         if !done || client.life != Life::Open || self.calm_since.is_none() {
             return;
         }
@@ -170,7 +175,10 @@ impl World {
         }
         let client = &mut self.clients[index];
         client.life = Life::Closed;
-        client.owed.clear();
+        let owed: Vec<Owed> = client.owed.drain(..).collect();
+        client.planned.clear();
+        self.abandon(&owed);
+        let client = &mut self.clients[index];
         client.left = 0;
         client.to_engine.clear();
         let (engine, id) = (client.engine, client.id);

@@ -33,6 +33,8 @@ pub struct Attempt {
     pub queued: u64,
     pub keys: Vec<String>,
     pub fate: Fate,
+    /// The engine has its whole reply.
+    pub answered: bool,
     /// A script that answers what looks like a refusal was executed.
     pub forged: bool,
     pub write: bool,
@@ -78,7 +80,16 @@ impl Truth {
         }
         let index = self.attempts.len();
         others.push(index);
-        self.attempts.push(Attempt { tag, conn, queued: self.step, keys, fate: Fate::InFlight, forged: false, write });
+        self.attempts.push(Attempt {
+            tag,
+            conn,
+            queued: self.step,
+            keys,
+            fate: Fate::InFlight,
+            answered: false,
+            forged: false,
+            write,
+        });
         index
     }
 
@@ -140,6 +151,7 @@ impl Truth {
 
     /// The engine has the attempt's whole reply.
     pub fn reply_seen(&mut self, index: usize) {
+        self.attempts[index].answered = true;
         if let Fate::Refused { seen } = &mut self.attempts[index].fate {
             *seen = Some(self.step);
         }
@@ -171,6 +183,16 @@ impl Truth {
         attempts
             .map(|index| &self.attempts[*index])
             .any(|attempt| matches!(attempt.fate, Fate::Lost { written: true, .. }) && attempt.write)
+    }
+
+    /// Whether a blocking request was sent whose answer the engine does not have.
+    pub fn is_waiting(&self, tag: Tag) -> bool {
+        let last = self.by_tag.get(&tag).and_then(|attempts| attempts.last());
+        last.map(|index| &self.attempts[*index]).is_some_and(|attempt| match attempt.fate {
+            Fate::InFlight | Fate::Refused { .. } => true,
+            Fate::Served => !attempt.answered,
+            Fate::Lost { .. } => false,
+        })
     }
 
     /// How often a request was executed or may have been.

@@ -17,11 +17,15 @@ use keyway::{
 use crate::{
     chaos::{Chaos, Migration},
     client::{Client, Life},
-    cluster::{Cluster, Value},
+    cluster::Cluster,
     conn::Conn,
     driver::Driver,
-    plan::Plan,
+    listeners::Upstream,
+    plan::{Families, Plan},
+    queues::Pops,
+    shard::Value,
     truth::{Fate, Truth},
+    units::Units,
 };
 
 /// What happens next.
@@ -35,6 +39,20 @@ pub enum What {
     ToNode(usize),
     FromNode(usize),
     LaneWritable(usize),
+    /// A connection that waited is served on.
+    NodeWorks(usize),
+    /// Which wait of a connection is over.
+    TimeOut(usize, u64),
+    HangUp(usize),
+    /// A node learns that a connection is gone.
+    Fin(usize),
+    /// Nodes look after who waits.
+    Cron,
+    Bus(usize, usize),
+    Feed,
+    Cry,
+    /// A client that does not know where it stands goes.
+    GiveUp(usize),
     Turn(usize),
     AskMap,
     PeriodicMap,
@@ -57,6 +75,12 @@ pub struct World {
     pub clients: Vec<Client>,
     pub conns: Vec<Conn>,
     pub truth: Truth,
+    pub families: Families,
+    pub pops: Pops,
+    pub units: Units,
+    pub upstream: Upstream,
+    /// Elements that the world itself gave to whoever waited.
+    pub fed: u32,
     pub maps: Vec<Arc<SlotMap>>,
     pub map_asked: bool,
     pub lasting_keys: Vec<String>,
@@ -118,6 +142,11 @@ impl World {
             clients: Vec::new(),
             conns: Vec::new(),
             truth: Truth::default(),
+            families: Families::wanted(),
+            pops: Pops::default(),
+            units: Units::default(),
+            upstream: Upstream::default(),
+            fed: 0,
             maps: Vec::new(),
             map_asked: false,
             lasting_keys,
@@ -157,8 +186,11 @@ impl World {
         self.later(first_map, What::PeriodicMap);
         self.later(self.plan.fault_every_us / 2, What::Fault);
         self.later(faults, What::Calm);
+        if self.families.block {
+            self.later(100_000, What::Cron);
+        }
         let mut events = 0u64;
-        while self.truth.wrong.is_none() && !self.is_over() {
+        while self.truth.wrong.is_none() && self.pops.wrong.is_none() && !self.is_over() {
             self.next();
             events += 1;
             if events.is_multiple_of(16) {
@@ -173,7 +205,7 @@ impl World {
                 ));
             }
         }
-        match self.truth.wrong.take() {
+        match self.truth.wrong.take().or(self.pops.wrong.take()) {
             Some(wrong) => Err(wrong),
             None => self.check_drained(),
         }
@@ -214,6 +246,18 @@ impl World {
             What::ToNode(conn) => self.deliver_to_node(conn),
             What::FromNode(conn) => self.deliver_from_node(conn),
             What::LaneWritable(conn) => self.write_lane(conn),
+            What::NodeWorks(conn) => self.node_works_on(conn),
+            What::TimeOut(conn, number) => {
+                crate::waiting::timed_out(&mut self.cluster, self.conns[conn].node, conn, number);
+                self.carry_words();
+            }
+            What::HangUp(conn) => self.hang_up(conn),
+            What::Fin(conn) => self.node_forgets(conn),
+            What::Cron => self.look_after_waiters(),
+            What::Bus(from, to) => self.hear_bus(from, to),
+            What::Feed => self.feed(),
+            What::Cry => self.cry(),
+            What::GiveUp(client) => self.close_client(client, true),
             What::Turn(engine) => self.turn(engine),
             What::AskMap => self.ask_map(),
             What::PeriodicMap => self.ask_map_again(),
@@ -264,7 +308,7 @@ impl World {
             })
     }
 
-    fn check_drained(&self) -> Result<(), String> {
+    fn check_drained(&mut self) -> Result<(), String> {
         for driver in &self.drivers {
             let load = driver.engine.load();
             if (load.owed, load.waiting, load.merges, load.output_bytes, load.input_bytes, load.clients) != (0, 0, 0, 0, 0, 0) {
@@ -276,6 +320,6 @@ impl World {
                 return Err(format!("attempt {number} was forgotten: {attempt:?}"));
             }
         }
-        Ok(())
+        self.pops.check_all_told()
     }
 }
