@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use keyway::resp::{View, view};
 
 use crate::{
-    client::{Expect, Life, Owed},
+    client::{Expect, Life, Owed, Role},
     queues::Shape,
     tags::{parse_tag, tag_text},
     truth::Tag,
     users::User,
-    world::World,
+    world::{What, World},
 };
 
 impl World {
@@ -57,6 +57,8 @@ impl World {
             Expect::Compare(key) => self.compare(index, &key.clone(), Err(())),
             Expect::Confirmed { .. } => self.listening_failed(index, owed),
             Expect::Named { .. } => self.named(index, owed.seq, None),
+            // It was to listen in RESP3.
+            Expect::Hello if self.clients[index].role == Role::Both => self.later(0, What::GiveUp(index)),
             _ => {}
         }
     }
@@ -86,7 +88,7 @@ impl World {
         if text.starts_with("-NOAUTH") {
             return self.users_at(index, owed.seq).contains(&None);
         }
-        if text.contains("proxy: no answer within") || text.starts_with("-LOADING Keyway has no slot map yet") {
+        if is_giving_up(&text) {
             self.gave_up += 1;
             let done = owed.write && owed.one_slot && self.truth.was_applied(tag) && !matches!(owed.expect, Expect::Forged(..));
             return self.may_give_up(owed) && !done;
@@ -104,10 +106,13 @@ impl World {
     fn check_reply(&mut self, index: usize, owed: &Owed, reply: &[u8]) -> Result<(), String> {
         let client = &mut self.clients[index];
         match (&owed.expect, reply[0]) {
-            (Expect::Hello, kind) => client.resp3 = kind == b'%',
+            (Expect::Hello, kind) => {
+                client.resp3 = kind == b'%';
+                client.compares &= client.role != Role::Both;
+            }
             (Expect::Exact(text), _) if text == b"+RESET\r\n" => client.resp3 = false,
             (Expect::Named { hello: true, .. }, kind) => client.resp3 = kind == b'%',
-            (Expect::Confirmed { .. }, kind) if (kind == b'>') != client.resp3 => {
+            (Expect::Confirmed { .. }, kind @ (b'>' | b'*')) if (kind == b'>') != client.resp3 => {
                 return Err("it has the other protocol's shape".into());
             }
             (_, b'_' | b'%' | b'~' | b'=') if !client.resp3 => return Err("a RESP2 client does not read this".into()),
@@ -275,4 +280,10 @@ fn is_text_of(key: &str, found: &View<'_>) -> Result<(), String> {
         }
         _ => Err("it is no text".into()),
     }
+}
+
+/// The proxy's own words when a request's time is over.
+pub fn is_giving_up(text: &str) -> bool {
+    let beginnings = ["-ERR proxy: no answer within", "-ERR proxy: no subscription to", "-LOADING Keyway has no slot map yet"];
+    beginnings.iter().any(|beginning| text.starts_with(beginning))
 }

@@ -182,7 +182,7 @@ impl World {
                 _ => self.request(index, &[b"CLIENT", b"LIST"], Some(Expect::Clients), false, true),
             },
             93 => self.request(index, &[b"NOSUCH", text.as_bytes()], Some(Expect::Unknown), true, true),
-            94..=96 if self.plan.scans && self.clients[index].scan.is_none() => {
+            94..=96 if self.plan.scans && !self.clients[index].is_scanning() && self.clients[index].role != Role::Listener => {
                 self.clients[index].scan = Some((0, HashSet::new(), 0));
                 self.ask_scan(index);
             }

@@ -204,6 +204,7 @@ impl World {
         };
         if self.clients[index].role == Role::Both {
             self.clients[index].asks_resp3 = true;
+            self.clients[index].compares = true;
             self.plan(index, vec![(words(&["HELLO", "3"]), Expect::Hello)]);
         }
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use keyway::resp::{View, view};
 
 use crate::{
+    answers::is_giving_up,
     client::{Expect, Owed, Planned},
     conn::Frame,
     serve::sha_of,
@@ -294,7 +295,7 @@ impl World {
             self.unknown_outcomes += 1;
             return tags.is_empty() || tags.iter().any(|tag| self.truth.is_unknown(*tag));
         }
-        if text.contains("proxy: no answer within") || text.starts_with("-LOADING Keyway has no slot map yet") {
+        if is_giving_up(text) {
             return applied == 0 && self.may_give_up(owed);
         }
         text.starts_with("-EXECABORT Transaction discarded because of previous errors.") && doomed && applied == 0
