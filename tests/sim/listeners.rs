@@ -39,6 +39,8 @@ pub struct Ears {
     topics: HashMap<Topic, Listening>,
     /// What it listens to when all that it has asked for is answered.
     asked: HashSet<Topic>,
+    /// A request failed: what it listens to is not known any more, and it is about to go.
+    lost_count: bool,
 }
 
 impl Ears {
@@ -49,7 +51,7 @@ impl Ears {
 
     /// Whether it is still to hear something.
     pub fn are_owed(&self) -> bool {
-        self.topics.values().any(|listening| listening.due.iter().any(|(_, must)| *must))
+        !self.lost_count && self.topics.values().any(|listening| listening.due.iter().any(|(_, must)| *must))
     }
 
     fn count(&self, kind: Kind) -> i64 {
@@ -160,6 +162,9 @@ impl World {
     /// One of the confirmations that a request is owed.
     pub fn check_confirmed(&mut self, index: usize, owed: &Owed, elements: &[Vec<u8>]) -> Result<(), String> {
         let Expect::Confirmed { word, kind, name, count, begins } = &owed.expect else { unreachable!("called for this only") };
+        if self.clients[index].ears.lost_count {
+            return Ok(());
+        }
         let [said, topic, number] = elements else { return Err("it has not three elements".into()) };
         if view(said) != Some(View::Bulk(word.as_bytes())) {
             return Err("it confirms something else".into());
@@ -189,7 +194,7 @@ impl World {
         while client.owed.front().is_some_and(|next| next.seq == owed.seq) {
             client.owed.pop_front();
         }
-        // What it listens to is not known any more: it goes.
+        client.ears.lost_count = true;
         client.wants_close = true;
         client.left = 0;
         self.later(0, What::GiveUp(index));
@@ -245,6 +250,9 @@ impl World {
         };
         let message = Message { topic, channel: channel.to_owned(), payload: payload.as_bytes().to_vec() };
         self.upstream.told += 1;
+        if self.clients[index].ears.lost_count {
+            return true;
+        }
         let resp3 = self.clients[index].resp3;
         let Some(listening) = self.clients[index].ears.topics.get_mut(&message.topic) else {
             self.truth.accuse(format!("client {index} hears {message:?} and never asked for it"));
