@@ -52,7 +52,8 @@ impl Engine {
             Some(own) => own,
             None => self.pubsub.topic(user, kind, name),
         });
-        let topics = topics.collect();
+        let topics: Vec<u32> = topics.collect();
+        topics.iter().for_each(|topic| self.pubsub.topics[*topic as usize].named += 1);
         let unique = self.pubsub.next_unique();
         let waiting = Waiting { unique, client: index, seq, kind, topics, left: 0, error_silent };
         let waiting = self.pubsub.waiting.insert(waiting) as u32;
@@ -149,7 +150,9 @@ impl Engine {
         let mut reply = Vec::new();
         for topic in waiting.topics {
             self.join(index, topic);
-            let name = self.pubsub.topics[topic as usize].name.clone();
+            let topic = &mut self.pubsub.topics[topic as usize];
+            topic.named -= 1;
+            let name = topic.name.clone();
             let count = self.subscribed(index).shown_count(waiting.kind);
             confirmation(&mut reply, proto, waiting.kind.subscribe(), Some(&name), count);
         }
@@ -169,7 +172,9 @@ impl Engine {
         let waiting = self.pubsub.waiting.remove(index as usize);
         for topic in &waiting.topics {
             // It is looked at, and perhaps forgotten, when the batch ends: named twice, it is still here.
-            self.pubsub.topics[*topic as usize].waiting.retain(|other| *other != index);
+            let place = &mut self.pubsub.topics[*topic as usize];
+            place.waiting.retain(|other| *other != index);
+            place.named -= 1;
             self.pubsub.look_at(*topic);
         }
         self.subscribed(waiting.client).waiting = None;

@@ -111,6 +111,8 @@ struct Topic {
     subscribers: Vec<u32>,
     /// Clients' commands that wait for it to stand.
     waiting: Vec<u32>,
+    /// How often commands name it that wait for it or for another topic.
+    named: usize,
     places: Vec<Place>,
     /// Of `EveryMaster`: the node whose published messages are taken.
     main: Option<NodeId>,
@@ -133,7 +135,7 @@ struct Place {
 
 impl Topic {
     fn is_unused(&self) -> bool {
-        self.subscribers.is_empty() && self.waiting.is_empty()
+        self.subscribers.is_empty() && self.named == 0
     }
 
     fn place_on(&mut self, lane: u32) -> Option<&mut Place> {
@@ -251,6 +253,7 @@ impl Subscriptions {
             name: name.clone(),
             subscribers: Vec::new(),
             waiting: Vec::new(),
+            named: 0,
             places: Vec::new(),
             main: None,
             queued: false,
