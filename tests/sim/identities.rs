@@ -58,6 +58,7 @@ impl World {
 
     /// It was told who it is now, or that it could not be found out.
     pub fn named(&mut self, index: usize, seq: u32, user: Option<User>) {
+        self.named += u64::from(user.is_some());
         let client = &mut self.clients[index];
         client.compares = false;
         let Some(place) = client.names.iter().position(|(since, _)| *since == seq) else { return };

@@ -55,6 +55,14 @@ struct Sums {
     healed: AtomicU64,
     overflows: AtomicU64,
     confirmations: AtomicU64,
+    transactions: AtomicU64,
+    nulls: AtomicU64,
+    compared: AtomicU64,
+    waits: AtomicU64,
+    popped: AtomicU64,
+    published: AtomicU64,
+    told: AtomicU64,
+    named: AtomicU64,
 }
 
 fn run(seed: u64, trace: bool, sums: &Sums) -> Result<(), String> {
@@ -67,6 +75,14 @@ fn run(seed: u64, trace: bool, sums: &Sums) -> Result<(), String> {
         add(&sums.unknown, world.unknown_outcomes);
         add(&sums.gave_up, world.gave_up);
         add(&sums.scans, world.scans_done);
+        add(&sums.transactions, world.units.carried_out);
+        add(&sums.nulls, world.units.nulls);
+        add(&sums.compared, world.units.compared);
+        add(&sums.waits, world.cluster.waits);
+        add(&sums.popped, world.pops.count());
+        add(&sums.published, world.upstream.published);
+        add(&sums.told, world.upstream.told);
+        add(&sums.named, world.named);
         for driver in &world.drivers {
             let counters = &driver.engine.counters;
             add(&sums.moved, counters.moved);
@@ -138,6 +154,14 @@ impl std::fmt::Debug for Sums {
             ("healed", &self.healed),
             ("overflows", &self.overflows),
             ("confirmations", &self.confirmations),
+            ("transactions", &self.transactions),
+            ("nulls", &self.nulls),
+            ("compared", &self.compared),
+            ("waits", &self.waits),
+            ("popped", &self.popped),
+            ("published", &self.published),
+            ("told", &self.told),
+            ("named", &self.named),
         ];
         fields.iter().try_for_each(|(name, sum)| write!(out, "{name} {}, ", sum.load(Relaxed)))
     }

@@ -32,7 +32,6 @@ pub struct Pops {
     by_element: HashMap<Vec<u8>, Pop>,
     abandoned: Vec<Vec<String>>,
     waits: HashMap<Tag, Wait>,
-    pub blocked: u64,
     pub wrong: Option<String>,
 }
 
@@ -46,6 +45,10 @@ impl Pops {
         if self.by_element.insert(element.to_vec(), Pop { key, heard: false, told: None }).is_some() {
             self.accuse(format!("{:?} was popped twice", String::from_utf8_lossy(element)));
         }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.by_element.len() as u64
     }
 
     pub fn heard(&mut self, element: &[u8]) {
@@ -186,7 +189,6 @@ impl World {
         let Some(((client, seq), _)) = tag_of(args) else { return };
         let Some(left) = timeout_us(&args[at]) else { return };
         let now = self.now;
-        self.pops.blocked += 1;
         let Some(wait) = self.pops.waits.get(&(client, seq)) else {
             self.pops.waits.insert((client, seq), Wait { queued: now, timeout_us: left });
             return;

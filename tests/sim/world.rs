@@ -79,6 +79,8 @@ pub struct World {
     pub pops: Pops,
     pub units: Units,
     pub upstream: Upstream,
+    /// How often a client was told who it is.
+    pub named: u64,
     /// Elements that the world itself gave to whoever waited.
     pub fed: u32,
     pub maps: Vec<Arc<SlotMap>>,
@@ -146,6 +148,7 @@ impl World {
             pops: Pops::default(),
             units: Units::default(),
             upstream: Upstream::default(),
+            named: 0,
             fed: 0,
             maps: Vec::new(),
             map_asked: false,
@@ -266,6 +269,7 @@ impl World {
             What::Calm => self.calm(),
             What::Chaos(chaos) => self.go_on(chaos),
         }
+        self.carry_words();
     }
 
     fn check_load(&mut self) {
