@@ -14,7 +14,7 @@ use super::{
     pubsub::Question,
     pump::spans_of,
     send::Target,
-    session::{Pause, ReplyMode, State},
+    session::{Ending, Pause, ReplyMode, State},
 };
 
 impl Engine {
@@ -109,6 +109,10 @@ impl Engine {
         // It was alone behind its barrier, so giving its place back and asking again keeps the order.
         let place = session.active.as_mut().and_then(|active| active.replies.pop_back());
         session.barrier = None;
+        if session.ending == Ending::Gone {
+            // It had not begun, and nothing may be begun for nobody: a subscription would never end.
+            return self.touch(merge.client);
+        }
         if place.is_some_and(|reply| reply.silent) && session.reply_mode == ReplyMode::On {
             session.reply_mode = ReplyMode::SkipNext;
         }
