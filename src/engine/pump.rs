@@ -53,7 +53,7 @@ pub struct Retry {
     pub deadline: Micros,
     not_before: Micros,
     pub tries: u32,
-    hops: u32,
+    pub hops: u32,
     /// Ask this node, behind ASKING, if it can be done before this moment.
     ask: Option<(NodeId, Micros)>,
     confirm: Option<Confirm>,

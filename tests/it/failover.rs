@@ -265,6 +265,20 @@ fn replica_takes_over(server: Server) {
     }
 }
 
+/// `CLUSTER FAILOVER` of one replica, until its master says so too.
+pub fn change_places(cluster: &Cluster, replica: usize, master: usize) {
+    let mut client = cluster.member(replica).client();
+    wait_until("the failover to begin", || {
+        let reply = client.call(&["CLUSTER", "FAILOVER"]);
+        if reply == Reply::ok() { Ok(()) } else { Err(reply.text()) }
+    });
+    wait_until("the roles to change", || {
+        let view = cluster.view_of(master);
+        let heir = view.iter().find(|node| node.id == cluster.member(replica).id).expect("all know all");
+        if heir.is_master() { Ok(()) } else { Err(format!("{view:?}")) }
+    });
+}
+
 /// `CLUSTER FAILOVER`: master and replica change places in peace, so nothing may fail or be lost at all.
 fn planned(server: Server) {
     let cluster =
@@ -274,16 +288,7 @@ fn planned(server: Server) {
     let load = Load::new(proxy.port);
     let written = under_load(&load, || {
         for (replica, master) in [(3, 0), (4, 1), (0, 3)] {
-            let mut client = cluster.member(replica).client();
-            wait_until("the failover to begin", || {
-                let reply = client.call(&["CLUSTER", "FAILOVER"]);
-                if reply == Reply::ok() { Ok(()) } else { Err(reply.text()) }
-            });
-            wait_until("the roles to change", || {
-                let view = cluster.view_of(master);
-                let heir = view.iter().find(|node| node.id == cluster.member(replica).id).expect("all know all");
-                if heir.is_master() { Ok(()) } else { Err(format!("{view:?}")) }
-            });
+            change_places(&cluster, replica, master);
         }
     });
     let unknown: i64 = written.iter().flatten().map(|written| written.unknown).sum();

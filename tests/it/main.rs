@@ -6,6 +6,8 @@
 mod harness;
 
 mod client_commands;
+mod blocking;
+mod blocking_trouble;
 mod clients;
 mod commands;
 mod failover;

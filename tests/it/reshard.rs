@@ -321,15 +321,20 @@ pub fn move_slots(cluster: &mut Cluster, goes_on: impl Fn() -> bool, deadline: I
             }
             // The newcomer keeps one slot: a master that gives its last one away becomes a replica.
             let count = if from == newcomer { MOVED_SLOTS - 1 } else { MOVED_SLOTS };
-            if atomic {
-                migrate_slots(cluster, from, to, count);
-            } else {
-                redis_cli_reshard(cluster, from, to, count);
-            }
+            move_lowest_slots(cluster, from, to, count, atomic);
             moves += 1;
         }
     }
     moves
+}
+
+/// Moves so many of the source's lowest slots, with redis-cli or by Valkey's atomic migration.
+pub fn move_lowest_slots(cluster: &Cluster, from: usize, to: usize, count: u16, atomic: bool) {
+    if atomic {
+        migrate_slots(cluster, from, to, count);
+    } else {
+        redis_cli_reshard(cluster, from, to, count);
+    }
 }
 
 /// `redis-cli --cluster reshard`, tried again while the nodes still spread the news of the last one.

@@ -8,6 +8,8 @@ mod block;
 mod frame;
 mod give_back;
 mod poll;
+#[cfg(test)]
+mod tests;
 mod unblock;
 mod wait;
 
@@ -44,6 +46,9 @@ const CUT: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
 
 /// Bytes that a blocked client may send ahead. They are read so that its end is noticed; with more, it is noticed later.
 const READ_AHEAD_MAX: usize = 1024 * 1024;
+
+/// A node that kept a request for so long has accepted it: what refused it before is history.
+const SERVED_US: Micros = 100_000;
 
 /// How a client is blocked.
 pub(super) enum Blocked {
@@ -190,7 +195,11 @@ impl Engine {
         let now = self.now;
         let retry = &mut self.retries[place as usize];
         let Some(block) = retry.block.as_mut() else { return Wish::Nothing };
-        retry.deadline += block.left_lane(now);
+        let stayed = block.left_lane(now);
+        retry.deadline += stayed;
+        if stayed > SERVED_US {
+            (retry.tries, retry.hops) = (0, 0);
+        }
         let wish = block.wish;
         if wish == Wish::Elsewhere {
             block.wish = Wish::Nothing;
@@ -236,7 +245,7 @@ impl Engine {
     fn end_blocked(&mut self, place: u32, reply: &[u8]) {
         let retry = self.retries.remove(place as usize);
         let Some(block) = retry.block else { return };
-        self.hand_over(retry.ticket.client, block.takes, retry.via, reply);
+        self.hand_over(retry.ticket, block.takes, retry.via, reply);
         self.unblocked(retry.ticket);
         self.deliver(retry.ticket, reply);
     }
@@ -249,13 +258,16 @@ impl Engine {
     }
 
     /// What was popped is about to be delivered; for a client that is gone it goes back where it was.
-    fn hand_over(&mut self, client: u32, takes: Takes, via: Via, reply: &[u8]) {
+    fn hand_over(&mut self, ticket: Ticket, takes: Takes, via: Via, reply: &[u8]) {
         if takes == Takes::Nothing || reply.first() != Some(&b'*') {
             return;
         }
-        let session = &mut self.clients[client as usize];
+        let session = &mut self.clients[ticket.client as usize];
         if session.ending == Ending::Gone {
-            return self.give_back_popped(client, takes, via, reply);
+            return self.give_back_popped(ticket.client, takes, via, reply);
+        }
+        if session.reply(ticket.seq).silent {
+            return;
         }
         session.popped = Some(Box::new(Popped { takes, via, len: reply.len(), commands: session.commands }));
     }

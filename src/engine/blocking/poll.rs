@@ -14,7 +14,7 @@ use crate::{
 use super::{
     super::{
         Engine,
-        ids::{Micros, NONE},
+        ids::{Micros, NONE, Ticket},
         merge::{Job, Merge},
         pump::spans_of,
         send::Target,
@@ -175,7 +175,7 @@ impl Engine {
         let gone = self.clients[client as usize].ending == Ending::Gone;
         match poll.judge(&replies, via.proto, out) {
             Found::Answer => {
-                self.hand_over(client, poll.takes, via, out);
+                self.hand_over(Ticket { client, seq: merge.seq, part: NONE }, poll.takes, via, out);
                 self.blocked_count(-1);
                 return true;
             }

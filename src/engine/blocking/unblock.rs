@@ -93,7 +93,9 @@ impl Engine {
     fn give_back_unread(&mut self, client: u32) {
         let session = &mut self.clients[client as usize];
         let Some(popped) = session.popped.take().filter(|popped| popped.commands == session.commands) else { return };
-        let unread = session.active.as_ref().and_then(|active| active.out.unwritten_tail(popped.len)).map(<[u8]>::to_vec);
+        let whole = |reply: &&[u8]| crate::resp::first_reply_len(reply) == Some(reply.len());
+        let unread =
+            session.active.as_ref().and_then(|active| active.out.unwritten_tail(popped.len)).filter(whole).map(<[u8]>::to_vec);
         if let Some(reply) = unread {
             self.give_back_popped(client, popped.takes, popped.via, &reply);
         }

@@ -144,6 +144,15 @@ impl Member {
         Client::connect(self.port)
     }
 
+    /// Stops its process (SIGSTOP), until it is let go on.
+    pub fn stop(&self) {
+        self.process.as_ref().expect("a running member").signal("STOP");
+    }
+
+    pub fn go_on(&self) {
+        self.process.as_ref().expect("a running member").signal("CONT");
+    }
+
     pub fn is_up(&self) -> bool {
         self.process.is_some()
     }

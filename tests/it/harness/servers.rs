@@ -125,6 +125,10 @@ impl ServerProcess {
     pub fn kill(&mut self) {
         self.process.kill();
     }
+
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
 }
 
 /// Whether the server with this process id answers on this port; another process on the port does not count.
