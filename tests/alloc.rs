@@ -5,7 +5,11 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     backtrace::Backtrace,
     cell::{Cell, RefCell},
+    io::IoSlice,
+    sync::Arc,
 };
+
+use keyway::engine::{Engine, Event, Scripts, Settings};
 
 #[path = "../benches/drive/mod.rs"]
 mod drive;
@@ -102,4 +106,56 @@ fn a_command_split_over_many_slots_allocates_nothing() {
     check_none(Workload::Mget { keys: 10 }, 50);
     check_none(Workload::Mset { keys: 10 }, 50);
     check_none(Workload::Mget { keys: 100 }, 5);
+}
+
+/// One message to a thousand subscribers, half of them in each protocol, again and again.
+#[test]
+fn a_message_to_many_subscribers_allocates_nothing() {
+    const SUBSCRIBERS: u64 = 1000;
+    let mut engine = Engine::new(Settings::default(), Arc::new(Scripts::new(0)), 1, 0);
+    engine.map_published(Arc::new(drive::three_masters()));
+    let lane = {
+        let first = engine.client_open(1, "127.0.0.1:1", "127.0.0.1:2");
+        engine.client_bytes(first, b"SUBSCRIBE news\r\n");
+        let Some(Event::Dial { lane, .. }) = engine.next_event() else { panic!("no lane is dialled") };
+        assert!(engine.lane_connected(lane));
+        for answer in [&b"+OK\r\n"[..], b">3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n"] {
+            let mut slices = [IoSlice::new(&[]); 4];
+            let count = engine.lane_chunks(lane, &mut slices);
+            let written = slices[..count].iter().map(|slice| slice.len()).sum();
+            engine.lane_wrote(lane, written);
+            engine.lane_bytes(lane, answer);
+        }
+        lane
+    };
+    for id in 2..=SUBSCRIBERS {
+        let client = engine.client_open(id, "127.0.0.1:1", "127.0.0.1:2");
+        engine.client_bytes(client, if id % 2 == 0 { b"SUBSCRIBE news\r\n" } else { b"HELLO 3\r\nSUBSCRIBE news\r\n" });
+    }
+    let (mut dirty, mut now, mut told) = (Vec::new(), 0, 0);
+    let mut play = |turns: usize| {
+        for _ in 0..turns {
+            now += 1_000;
+            engine.set_now(now);
+            engine.tick();
+            engine.lane_bytes(lane, b">3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n");
+            engine.take_dirty_clients(&mut dirty);
+            for client in dirty.drain(..) {
+                let mut slices = [IoSlice::new(&[]); 4];
+                let count = engine.client_chunks(client, &mut slices);
+                let written: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+                engine.client_wrote(client, written);
+                told += written;
+            }
+        }
+    };
+    play(TURNS);
+    COUNT.set(Some(0));
+    let began = std::time::Instant::now();
+    play(TURNS);
+    let taken = began.elapsed();
+    let count = COUNT.take().expect("it was set above");
+    println!("{} ns a message and subscriber", taken.as_nanos() / (TURNS as u128 * u128::from(SUBSCRIBERS)));
+    assert_eq!(count, 0, "{TURNS} messages; first at\n{}", PLACES.take().join("\n"));
+    assert!(told > 2 * TURNS * SUBSCRIBERS as usize * 35, "every subscriber was told each message: {told}");
 }

@@ -183,7 +183,7 @@ impl Drive {
 }
 
 /// Each node's third of the slots.
-fn three_masters() -> SlotMap {
+pub fn three_masters() -> SlotMap {
     let node = |number: usize| Node {
         id: format!("node-{number}").into(),
         addr: Addr::parse(&address(number)).expect("a host and a port"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::cluster::{Addr, SLOT_COUNT, Slot, SlotMap};
+use crate::cluster::{Addr, Role, SLOT_COUNT, Slot, SlotMap};
 
 use super::{
     ids::{Micros, NONE, NodeId},
@@ -38,6 +38,10 @@ pub struct NodeEntry {
     lanes_alive: u32,
     pub in_map: bool,
     pub master: bool,
+    /// The master whose place it may have taken: known while it is a replica, and until that one is known as a replica itself.
+    replica_of: Option<Arc<str>>,
+    /// It says that it is a master, but a replica of its has taken all its slots: it is about to become that one's replica.
+    superseded: bool,
     pub failed: bool,
     pub cursor_has_slot: bool,
     dial_wait_us: Micros,
@@ -54,6 +58,8 @@ impl NodeEntry {
             lanes_alive: 0,
             in_map: true,
             master: true,
+            replica_of: None,
+            superseded: false,
             failed: false,
             cursor_has_slot: false,
             dial_wait_us: 0,
@@ -164,6 +170,7 @@ impl Table {
             *owner = next;
         }
         (0..GROUPS).for_each(|group| self.regroup(group));
+        self.note_superseded();
         for open in &map.open_slots {
             self.moving.insert(open.slot.get(), map.asked_at_us);
         }
@@ -190,8 +197,31 @@ impl Table {
         entry.in_map = true;
         entry.failed = node.failed;
         entry.master = node.is_master();
+        if let Role::Replica { of } = &node.role {
+            entry.replica_of = Some(of.clone());
+        }
         entry.cursor_has_slot = node.cursor_has_slot;
         NodeId(place as u16)
+    }
+
+    /// In the middle of a failover a map may show two masters where there is one, and its replica.
+    fn note_superseded(&mut self) {
+        let mut owns = vec![false; self.nodes.len()];
+        for owner in self.owners.iter().filter(|owner| **owner != NO_NODE) {
+            owns[usize::from(*owner)] = true;
+        }
+        for entry in &mut self.nodes {
+            entry.superseded = false;
+        }
+        for index in 0..self.nodes.len() {
+            let entry = &self.nodes[index];
+            let Some(of) = entry.replica_of.clone().filter(|_| entry.in_map && entry.master) else { continue };
+            match self.find_id(&of).map(|node| usize::from(node.0)) {
+                Some(former) if owns[former] => {}
+                Some(former) if self.nodes[former].master => self.nodes[former].superseded = true,
+                _ => self.nodes[index].replica_of = None,
+            }
+        }
     }
 
     fn patched_to(&self, entry: &NodeEntry) -> bool {
@@ -240,6 +270,16 @@ impl Table {
             .enumerate()
             .filter(|(_, node)| node.in_map && node.master && !node.failed)
             .map(|(place, _)| NodeId(place as u16))
+    }
+
+    /// Masters without those whose place was taken: each key is told of by one of these.
+    pub fn tellers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.masters().filter(|node| self.is_teller(*node))
+    }
+
+    pub fn is_teller(&self, node: NodeId) -> bool {
+        let entry = &self.nodes[usize::from(node.0)];
+        entry.master && !entry.superseded
     }
 
     /// All nodes of the map that are not known to have failed.

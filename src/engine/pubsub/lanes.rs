@@ -39,6 +39,8 @@ struct PushLane {
     node: NodeId,
     user: UserId,
     asks: VecDeque<Ask>,
+    /// Subscriptions that stand on it or were asked for.
+    places: usize,
 }
 
 /// All push lanes, by their place among the lanes, and by where they go.
@@ -51,6 +53,17 @@ pub(super) struct PushLanes {
 impl PushLanes {
     pub fn all(&self) -> Vec<u32> {
         self.lanes.keys().copied().collect()
+    }
+
+    pub fn place_made(&mut self, lane: u32) {
+        self.lanes.get_mut(&lane).expect("a push lane is in both tables").places += 1;
+    }
+
+    /// A topic has no place on the lane any more, which may be gone itself.
+    pub fn place_left(&mut self, lane: u32) {
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.places -= 1;
+        }
     }
 
     fn remove(&mut self, lane: u32) -> Option<PushLane> {
@@ -70,7 +83,7 @@ impl Engine {
             return Ok(*known);
         }
         let index = self.dial(node, Via { proto: Proto::Resp3, user }, Role::Push)?;
-        self.pubsub.lanes.lanes.insert(index, PushLane { node, user, asks: VecDeque::new() });
+        self.pubsub.lanes.lanes.insert(index, PushLane { node, user, asks: VecDeque::new(), places: 0 });
         self.pubsub.lanes.by_node.insert((node, user), index);
         Ok(index)
     }
@@ -175,19 +188,14 @@ impl Engine {
 
     /// Closes push lanes that nothing is subscribed through, and asks silent ones whether they live.
     pub(in crate::engine) fn sweep_push_lanes(&mut self) {
-        if self.pubsub.lanes.lanes.is_empty() {
-            return;
-        }
-        let mut used = rustc_hash::FxHashSet::default();
-        used.extend(self.pubsub.topics.iter().flat_map(|(_, topic)| topic.places.iter().map(|place| place.lane)));
-        for index in self.pubsub.lanes.all() {
-            let lane = &self.lanes[index as usize];
-            if !lane.queue.is_empty() {
-                continue;
-            }
-            if !used.contains(&index) {
+        let quiet = |index: &u32| self.lanes[*index as usize].queue.is_empty();
+        let silent = |index: &u32| self.lanes[*index as usize].progress_us + SILENT_US < self.now;
+        let lanes = self.pubsub.lanes.lanes.iter().filter(|(index, lane)| quiet(index) && (lane.places == 0 || silent(index)));
+        let lanes: Vec<(u32, bool)> = lanes.map(|(index, lane)| (*index, lane.places == 0)).collect();
+        for (index, unused) in lanes {
+            if unused {
                 self.close_push_lane(index);
-            } else if lane.progress_us + SILENT_US < self.now {
+            } else {
                 self.ask_on_lane(index, Ask::Alive, &[b"PING"]);
             }
         }

@@ -33,7 +33,7 @@ pub(super) fn is_standing(table: &Table, topic: &Topic) -> bool {
     let stands_at = |node: NodeId| topic.places.iter().any(|place| place.standing && place.node == node);
     match topic.reach {
         Reach::OneNode | Reach::SlotOwner => topic.places.iter().any(|place| place.standing),
-        Reach::EveryMaster => !topic.places.is_empty() && table.masters().all(stands_at),
+        Reach::EveryMaster => !topic.places.is_empty() && table.tellers().all(stands_at),
     }
 }
 
@@ -127,7 +127,7 @@ impl Engine {
         let first = home.or_else(|| self.table.owner(topic.slot).filter(usable)).or_else(|| self.table.masters().next());
         let reachable = |node: &NodeId| self.table.nodes[usize::from(node.0)].dial_after_us <= self.now;
         let node = match first {
-            Some(first) if topic.tries >= TRIES_AT_HOME => self.table.masters().filter(reachable).find(|node| *node != first),
+            Some(first) if topic.tries >= TRIES_AT_HOME && !reachable(&first) => self.table.masters().find(reachable),
             _ => None,
         };
         self.ask(index, node.or(first));
@@ -138,7 +138,7 @@ impl Engine {
     fn place_at_owner(&mut self, index: u32) {
         let topic = &self.pubsub.topics[index as usize];
         let owner = self.table.owner(topic.slot);
-        let good = |place: &Place| Some(place.node) == owner || !self.table.nodes[usize::from(place.node.0)].master;
+        let good = |place: &Place| Some(place.node) == owner || !self.table.is_teller(place.node);
         if !topic.places.iter().any(good) {
             self.ask(index, owner);
         }
@@ -149,7 +149,7 @@ impl Engine {
     fn place_at_masters(&mut self, index: u32) {
         let topic = &self.pubsub.topics[index as usize];
         let is_placed = |node: &NodeId| topic.places.iter().any(|place| place.node == *node);
-        let missing: Vec<NodeId> = self.table.masters().filter(|node| !is_placed(node)).collect();
+        let missing: Vec<NodeId> = self.table.tellers().filter(|node| !is_placed(node)).collect();
         for node in missing {
             self.ask(index, Some(node));
         }
@@ -175,6 +175,7 @@ impl Engine {
                 let topic = &mut self.pubsub.topics[index as usize];
                 let place = Place { node: self.lanes[lane as usize].node, lane, standing: false };
                 topic.places.push(place);
+                self.pubsub.lanes.place_made(lane);
                 let (kind, name) = (topic.kind, topic.name.clone());
                 let ask = Ask::Subscribe { topic: index, unique: topic.unique };
                 self.ask_on_lane(lane, ask, &[kind.subscribe(), &name]);
@@ -191,6 +192,7 @@ impl Engine {
 
     /// Unsubscribes at a node.
     fn leave_place(&mut self, index: u32, place: Place) {
+        self.pubsub.lanes.place_left(place.lane);
         let topic = &self.pubsub.topics[index as usize];
         let (kind, name) = (topic.kind, topic.name.clone());
         let ask = Ask::Unsubscribe { kind, name: name.clone(), stood: place.standing };
@@ -215,9 +217,9 @@ impl Engine {
     /// All masters tell of their keys: those who were masters need not, but what is published may still be taken from one of them.
     fn leave_former_masters(&mut self, index: u32) {
         let topic = &mut self.pubsub.topics[index as usize];
-        let nodes = &self.table.nodes;
+        let table = &self.table;
         let main = topic.main;
-        let former = |place: &mut Place| !nodes[usize::from(place.node.0)].master && Some(place.node) != main;
+        let former = |place: &mut Place| !table.is_teller(place.node) && Some(place.node) != main;
         let former: Vec<Place> = topic.places.extract_if(.., former).collect();
         for place in former {
             self.leave_place(index, place);
@@ -231,7 +233,7 @@ impl Engine {
             let at = |place: &Place| place.node == node && (place.standing || self.lanes[place.lane as usize].is_open());
             topic.places.iter().any(at)
         };
-        self.table.nodes[usize::from(place.node.0)].master || !self.table.masters().all(asked_at)
+        self.table.is_teller(place.node) || !self.table.tellers().all(asked_at)
     }
 
     /// A topic lost a place that stood, or that it had asked for.
@@ -239,6 +241,7 @@ impl Engine {
         let topic = &mut self.pubsub.topics[index as usize];
         let Some(at) = topic.places.iter().position(|place| place.lane == lane) else { return };
         let place = topic.places.swap_remove(at);
+        self.pubsub.lanes.place_left(lane);
         if place.standing {
             let node = self.table.nodes[usize::from(place.node.0)].id.clone();
             self.pubsub.registry.fell(topic.kind, &topic.name, &node);

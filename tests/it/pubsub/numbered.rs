@@ -176,8 +176,8 @@ fn places_change(server: Server) {
         Cluster::start(server, ClusterOptions { node_timeout: Duration::from_secs(10), ..ClusterOptions::with_failover() });
     let proxy = Proxy::start_with(&cluster, &[("retry.deadline", "45s")]);
     let load = Load::new(proxy.port, Gaps::Never);
-    under_load(&load, || [3, 4, 0, 1, 3, 0].into_iter().for_each(|replica| change_places(&cluster, replica)));
-    println!("{server:?}: 6 planned failovers under {} messages, none missed", load.published.load(Ordering::Relaxed));
+    under_load(&load, || [3, 4, 0].into_iter().for_each(|replica| change_places(&cluster, replica)));
+    println!("{server:?}: 3 planned failovers under {} messages, none missed", load.published.load(Ordering::Relaxed));
 }
 
 fn a_master_dies(server: Server) {
