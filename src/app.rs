@@ -18,8 +18,9 @@ use tokio::{
 
 use crate::{
     admin::{self, AdminState, Facts},
-    config::{AddressRule, Config, CrossSlotBlocking, CrossSlotTransactions, ListenAddr},
-    engine::{Auth, CrossSlot, Registry, Scripts, Settings},
+    command::{Policy, Rule, unblocked},
+    config::{AddressRule, AuthMode, Config, CrossSlotBlocking, CrossSlotTransactions, ListenAddr, Mistake, Resolved},
+    engine::{Accounts, Auth, CrossSlot, Face, Identity, Registry, Scripts, Secret, Settings, Throttle},
     net::{BindError, Clock, Listener, Shared, ToWorker, WorkerConfig, WorkerHandle, WorkerStats},
     resp,
     topology::{self, TopologyConfig, TopologyHandle},
@@ -78,7 +79,7 @@ pub fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
 /// The running proxy: listeners, workers, topology.
 pub struct App {
     config: Config,
-    listeners: Vec<Listener>,
+    listeners: Vec<(Listener, Face)>,
     operators: Vec<admin::Listener>,
     workers: Vec<WorkerHandle>,
     shared: Arc<Shared>,
@@ -90,21 +91,23 @@ impl App {
     /// Opens the listeners first: a port that is taken is an error before anything has started.
     pub async fn build(config: Config) -> Result<App, AppError> {
         let mut listeners = Vec::new();
-        for address in &config.proxy.listen {
-            listeners.push(match address {
+        let standalone = config.proxy.listen.iter().map(|address| (address, Face::Standalone));
+        for (address, face) in standalone.chain(config.proxy.cluster_listen.iter().map(|address| (address, Face::Cluster))) {
+            let listener = match address {
                 ListenAddr::Tcp(address) => Listener::tcp(&address.to_string()).await?,
                 ListenAddr::Unix(path) => Listener::unix(path.clone())?,
-            });
+            };
+            listeners.push((listener, face));
         }
         let operators = admin::bind(&config.admin.listen).await?;
         raise_descriptor_limit(&config);
         let clock = Clock::start();
         let topology = topology::start(topology_config(&config), move || clock.now_us());
         let shared = Arc::new(Shared::default());
-        let port = listeners.iter().find_map(Listener::port).unwrap_or(0);
+        let port = listeners.iter().find_map(|(listener, _)| listener.port()).unwrap_or(0);
         let workers = start_workers(&config, port, clock, &shared, &topology)?;
-        for listener in &listeners {
-            tracing::info!(address = %listener.name(), workers = workers.len(), "listening");
+        for (listener, face) in &listeners {
+            tracing::info!(address = %listener.name(), mode = face.mode(), workers = workers.len(), "listening");
         }
         Ok(App { config, listeners, operators, workers, shared, topology, clock })
     }
@@ -129,8 +132,10 @@ impl App {
             keepalive: config.timeouts.keepalive,
             full_told: AtomicBool::new(false),
         });
-        let accepting: Vec<_> =
-            listeners.into_iter().map(|listener| tokio::task::spawn_local(acceptor.clone().accept_for_ever(listener))).collect();
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|(listener, face)| tokio::task::spawn_local(acceptor.clone().accept_for_ever(listener, face)))
+            .collect();
         stop.await;
         tracing::info!("stopping");
         for task in &accepting {
@@ -234,7 +239,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn accept_for_ever(self: Arc<Self>, listener: Listener) {
+    async fn accept_for_ever(self: Arc<Self>, listener: Listener, face: Face) {
         loop {
             match listener.accept(self.keepalive).await {
                 Ok(accepted) if self.shared.connected.load(Relaxed) >= self.clients_max => {
@@ -253,7 +258,7 @@ impl Acceptor {
                     };
                     clients.fetch_add(1, Relaxed);
                     self.shared.connected.fetch_add(1, Relaxed);
-                    if inbox.send(ToWorker::Client(accepted, public_id)).is_err() {
+                    if inbox.send(ToWorker::Client { accepted, public_id, face }).is_err() {
                         return;
                     }
                 }
@@ -296,10 +301,11 @@ fn start_workers(
     let run_id: String = std::iter::repeat_with(|| format!("{:08x}", fastrand::u32(..))).take(5).collect();
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..config.proxy.worker_count().get()).map(|_| mpsc::unbounded_channel()).unzip();
+    let settings = settings(config, port);
     let workers = receivers.into_iter().enumerate().map(|(number, inbox)| {
         let worker = WorkerConfig {
             number,
-            settings: settings(config, port),
+            settings: settings.clone(),
             clock,
             dial_timeout: config.timeouts.dial,
             keepalive: config.timeouts.keepalive,
@@ -369,6 +375,47 @@ fn settings(config: &Config, tcp_port: u16) -> Settings {
             .password
             .as_ref()
             .map(|password| Auth { username: config.cluster.username.clone(), password: password.expose().to_string() }),
+        identity: match config.auth.mode {
+            AuthMode::Passthrough => Identity::Passthrough,
+            AuthMode::Proxy => Identity::Proxy(Arc::new(accounts(config))),
+        },
+        users_max: limits.users,
+        throttle: Arc::new(Throttle::new(config.auth.failures as u32, config.auth.failures_window.as_micros() as u64)),
+        policy: Arc::new(policy(config)),
         tcp_port,
     }
+}
+
+fn accounts(config: &Config) -> Accounts {
+    Accounts::new(config.auth.users.iter().map(|user| {
+        let secret = user.password_sha256.map_or(Secret::NoPass, Secret::Sha256);
+        (user.name.clone(), secret)
+    }))
+}
+
+/// `mistakes` has said before what is wrong with the names, if anything is.
+fn policy(config: &Config) -> Policy {
+    let rules = |names: &[String]| names.iter().filter_map(|name| Rule::parse(name).ok()).collect();
+    Policy::new(rules(&config.commands.allow), rules(&config.commands.deny))
+}
+
+/// What is wrong with a configuration that only the parts that it is for can tell.
+pub fn mistakes(resolved: &Resolved) -> Vec<Mistake> {
+    let commands = &resolved.config.commands;
+    let mut mistakes = Vec::new();
+    for (key, names) in [("commands.allow", &commands.allow), ("commands.deny", &commands.deny)] {
+        for name in names {
+            let problem = match Rule::parse(name) {
+                Err(why) => format!("expected a command or a category, found {name:?}, {why}"),
+                Ok(Rule::Command(command))
+                    if key == "commands.allow" && Policy::default().refuses(command) && unblocked(command).is_none() =>
+                {
+                    format!("expected a command that can be carried out through a proxy, found {name:?}")
+                }
+                Ok(_) => continue,
+            };
+            mistakes.push(resolved.mistake(key, problem));
+        }
+    }
+    mistakes
 }

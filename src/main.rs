@@ -52,7 +52,9 @@ fn main() -> ExitCode {
 
 impl Configuration {
     fn resolve(self) -> Result<Resolved, Mistakes> {
-        resolve(&Inputs::gather(self.config.as_deref(), self.set))
+        let resolved = resolve(&Inputs::gather(self.config.as_deref(), self.set))?;
+        let mistakes = keyway::app::mistakes(&resolved);
+        if mistakes.is_empty() { Ok(resolved) } else { Err(Mistakes(mistakes)) }
     }
 }
 

@@ -34,6 +34,7 @@ pub struct Stamp {
     /// When the questions were sent, microseconds.
     pub asked_at_us: u64,
     pub persona: Persona,
+    pub default_locked: bool,
 }
 
 /// The map that the views amount to; their order does not matter. Nodes without a known address are left out, and
@@ -231,7 +232,7 @@ mod tests {
 
     fn merged(views: &[AskedView], rules: &[(&str, &str)]) -> SlotMap {
         let rules = AddressMap::new(rules.iter().map(|(from, to)| (from.to_string(), to.to_string())).collect());
-        let stamp = Stamp { version: 7, asked_at_us: 9, persona: Persona::default() };
+        let stamp = Stamp { version: 7, asked_at_us: 9, persona: Persona::default(), default_locked: false };
         merge(views, &rules, stamp, |id| id == "b")
     }
 

@@ -18,6 +18,8 @@ pub struct SlotMap {
     /// Slots under way from one node to another, as far as the nodes that were asked told: a hint, not a census.
     pub open_slots: Vec<OpenSlot>,
     pub persona: Persona,
+    /// The nodes' default user needs a password, or is switched off: a connection that says nothing may do nothing.
+    pub default_locked: bool,
     /// The clock, in microseconds, when the questions that this map answers were sent: whoever learned something
     /// later (by a MOVED) knows better than this map.
     pub asked_at_us: u64,
@@ -49,14 +51,14 @@ impl SlotMap {
             assert!(first <= last && (last as usize) < SLOT_COUNT, "{first}-{last} is no range of slots");
             owners[first as usize..=last as usize].fill(node);
         }
-        SlotMap::assemble(Stamp { version, asked_at_us, persona }, nodes, owners, Vec::new())
+        SlotMap::assemble(Stamp { version, asked_at_us, persona, default_locked: false }, nodes, owners, Vec::new())
     }
 
     /// The map made of its parts; every index in `owners` and `open_slots` is one into `nodes`, or `NO_OWNER`.
     pub(super) fn assemble(stamp: Stamp, nodes: Vec<Node>, owners: Box<[u16; SLOT_COUNT]>, open_slots: Vec<OpenSlot>) -> SlotMap {
-        let Stamp { version, asked_at_us, persona } = stamp;
+        let Stamp { version, asked_at_us, persona, default_locked } = stamp;
         let by_addr = index_addresses(&nodes);
-        SlotMap { version, nodes, open_slots, persona, asked_at_us, owners, by_addr }
+        SlotMap { version, nodes, open_slots, persona, default_locked, asked_at_us, owners, by_addr }
     }
 
     /// The node that owns a slot.

@@ -57,6 +57,8 @@ pub enum Fan {
     SumPerChannel,
     /// LASTSAVE.
     Min,
+    /// ACL DELUSER.
+    Max,
     /// SLOWLOG GET and COMMANDLOG GET: newest first.
     Newest,
     Info,

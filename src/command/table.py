@@ -50,6 +50,8 @@ KEYS = {
 FLAGS = {"write": "WRITE", "denyoom": "DENYOOM", "admin": "ADMIN", "pubsub": "PUBSUB", "noscript": "NOSCRIPT",
          "blocking": "BLOCKING", "loading": "LOADING", "stale": "STALE", "fast": "FAST", "no_auth": "NO_AUTH",
          "no_multi": "NO_MULTI", "movablekeys": "MOVABLE_KEYS", "allow_busy": "ALLOW_BUSY", "module": "MODULE"}
+# Refused by default in commands.json, and open here: the server's own ACL decides who may.
+OPENED = {"ACL|SETUSER": "AllOk", "ACL|DELUSER": "Max", "ACL|LOAD": "AllOk", "ACL|SAVE": "AllOk"}
 SCRIPTS = {"EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO"}
 MAY_BLOCK = {"XREAD", "XREADGROUP"}
 
@@ -94,6 +96,8 @@ def class_of(command, containers):
     name, route = command["name"], command["route"]
     if name in ANSWERED:
         return f"Class::Local(Local::{camel(name)})"
+    if name in OPENED:
+        return f"Class::AllNodes(Fan::{OPENED[name]})"
     if name in ("WAIT", "WAITAOF") or route == "pinned_blocking":
         return "Class::Blocking"
     if route in ("keyed", "unsupported_cross_slot"):
@@ -119,6 +123,10 @@ def class_of(command, containers):
     if name in containers:
         return "Class::Container"
     return f"Class::Local(Local::{camel(name)})"
+
+
+def categories_of(command):
+    return sorted({category.removeprefix("@") for answer in answers(command, "acl") for category in answer})
 
 
 def keys_of(command):
@@ -213,6 +221,12 @@ def main():
     for container in sorted(containers):
         subs = [c for c in commands if c["parent"] == container]
         out += ["", "#[rustfmt::skip]", f"static {container}_SUBS: [Command; {len(subs)}] = [", *map(row, subs), "];"]
+    categories = sorted({category for c in commands for category in categories_of(c)})
+    masks = [sum(1 << categories.index(category) for category in categories_of(c)) for c in sorted(commands, key=lambda c: ids[c["name"]])]
+    out += ["", "/// The servers' ACL categories; bit i of a command's mask stands for the i-th.",
+            f"pub(super) static CATEGORIES: [&str; {len(categories)}] = [", *(f'    "{category}",' for category in categories), "];",
+            "", "/// Every command's categories, united over the servers, by its number.", "#[rustfmt::skip]",
+            "pub(super) static COMMAND_CATEGORIES: [u32; COMMAND_COUNT] = [", numbers(masks), "];"]
     displacements, slots = perfect_hash([c["name"] for c in tops])
     out += ["", "/// Moves the names of one bucket to free slots.", "#[rustfmt::skip]",
             f"pub(super) static DISPLACEMENTS: [u16; {BUCKETS}] = [", numbers(displacements), "];",

@@ -1,7 +1,7 @@
 //! What no single key can tell: combinations that contradict themselves or open a door.
 
 use super::address::ListenAddr;
-use super::resolved::Config;
+use super::resolved::{AuthMode, Config};
 use super::units::{show_duration, show_size};
 
 /// A combination that is refused: the keys it concerns, the one to blame first, and why.
@@ -42,7 +42,8 @@ fn listeners(config: &Config, refuse: &mut Refuse<'_>) {
     let named = |name: &'static str, list: &[ListenAddr]| -> Vec<(&'static str, ListenAddr)> {
         list.iter().map(|address| (name, address.clone())).collect()
     };
-    let all = [named("proxy.listen", &config.proxy.listen), named("admin.listen", &config.admin.listen)].concat();
+    let cluster = named("proxy.cluster_listen", &config.proxy.cluster_listen);
+    let all = [named("proxy.listen", &config.proxy.listen), cluster, named("admin.listen", &config.admin.listen)].concat();
     for (index, (name, address)) in all.iter().enumerate() {
         if let Some((earlier, _)) = all[..index].iter().find(|(_, other)| is_same(other, address)) {
             let problem = format!("expected every address to be listened on once, found {address} again");
@@ -63,7 +64,7 @@ fn cluster(config: &Config, refuse: &mut Refuse<'_>) {
     }
     for seed in &cluster.seeds {
         let serves = |address: &&ListenAddr| matches!(address, ListenAddr::Tcp(tcp) if tcp.serves(seed));
-        if let Some(address) = config.proxy.listen.iter().find(serves) {
+        if let Some(address) = config.proxy.listen.iter().chain(&config.proxy.cluster_listen).find(serves) {
             let problem = format!("expected a node of the cluster, found {seed}: the proxy itself listens on {address}");
             refuse(&["cluster.seeds", "proxy.listen"], problem);
         }
@@ -72,6 +73,10 @@ fn cluster(config: &Config, refuse: &mut Refuse<'_>) {
         let problem = "expected cluster.password beside cluster.username, found none: a login needs both (any text \
                        does for a user with nopass)";
         refuse(&["cluster.username", "cluster.password"], problem.to_owned());
+    }
+    if config.auth.mode == AuthMode::Passthrough && !config.auth.users.is_empty() {
+        let problem = "expected no auth.users while auth.mode is passthrough, where the cluster's own users come in";
+        refuse(&["auth.users", "auth.mode"], problem.to_owned());
     }
     for (index, rule) in cluster.address_map.iter().enumerate() {
         let from = rule.from_text();

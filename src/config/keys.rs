@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::kind::Kind;
 use super::mistake::Mistake;
-use super::resolved::{Config, CrossSlotBlocking, CrossSlotTransactions, LogFormat, LogLevel};
+use super::resolved::{AuthMode, Config, CrossSlotBlocking, CrossSlotTransactions, LogFormat, LogLevel};
 use super::units::{GB, KB};
 use super::written::{Source, Value};
 
@@ -86,6 +86,16 @@ pub static KEYS: &[Key] = &[
                   opens it to every network.",
     },
     Key {
+        name: "proxy.cluster_listen",
+        kind: Kind::Listen { field: |config| &mut config.proxy.cluster_listen },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Where clients connect that insist on a cluster (redis-cli -c, RedisCluster of redis-py, Cluster of ioredis). They \
+                  are shown a cluster of one node, the proxy at the address they came to, that owns all slots. Other clients use \
+                  proxy.listen, where nothing of a cluster is to be seen.",
+    },
+    Key {
         name: "proxy.workers",
         kind: Kind::Count { range: 0..=1024, field: |config| &mut config.proxy.workers },
         default: "0",
@@ -110,7 +120,9 @@ pub static KEYS: &[Key] = &[
         default: "",
         unit: "",
         reload: Reload::Restart,
-        meaning: "The ACL user that the proxy logs in to the nodes as. Empty is the default user.",
+        meaning: "The ACL user that the proxy itself logs in to the nodes as, to learn the cluster's layout and to look after it. \
+                  Clients have no part in its rights, unless auth.mode is proxy. Empty is the default user. It needs +@connection \
+                  +cluster|nodes +command +scan +multi +exec at least (on 6.2 +cluster).",
     },
     Key {
         name: "cluster.password",
@@ -139,6 +151,70 @@ pub static KEYS: &[Key] = &[
         reload: Reload::Restart,
         meaning: "How often the layout is asked for when nothing calls for it. A redirect or a lost \
                   connection asks at once; the interval is for what neither tells, such as a new replica.",
+    },
+    Key {
+        name: "auth.mode",
+        kind: Kind::Choice {
+            of: &["passthrough", "proxy"],
+            set: |config, index| config.auth.mode = AuthMode::ALL[index],
+            get: |config| config.auth.mode as usize,
+        },
+        default: "passthrough",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Who says who a client is. passthrough: the cluster does. Clients begin as its default user, AUTH is checked by a \
+                  node, and each user has connections of its own to the nodes, so that the servers' ACL rules hold exactly; whether \
+                  the default user needs a password is looked at every cluster.refresh_interval. proxy: the proxy does, by \
+                  auth.users, and all clients are one user of the cluster's, cluster.username. With proxy and no auth.users \
+                  everybody is let in: so a cluster with a password stands behind a proxy without one.",
+    },
+    Key {
+        name: "auth.users",
+        kind: Kind::Accounts { field: |config| &mut config.auth.users },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The users of auth.mode proxy: name:HASH, where HASH is the SHA-256 of the password in hexadecimal digits, as \
+                  printf %s PASSWORD | sha256sum prints it, or name:nopass. A name may stand there several times, with a password \
+                  each. Clients begin as default, if there is a default:nopass, and must authenticate themselves otherwise.",
+    },
+    Key {
+        name: "auth.failures",
+        kind: Kind::Count { range: 0..=1_000_000, field: |config| &mut config.auth.failures },
+        default: "100",
+        unit: "wrong passwords from one address in one window",
+        reload: Reload::Restart,
+        meaning: "Further logins from an address that sent so many wrong passwords are refused until auth.failures_window has passed \
+                  since the first of them. 0 is no limit. The default slows guessing down to ten passwords a second, and leaves a \
+                  whole machine's clients room for a mistake.",
+    },
+    Key {
+        name: "auth.failures_window",
+        kind: Kind::Duration { range: SECOND..=HOUR, field: |config| &mut config.auth.failures_window },
+        default: "10s",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "How long wrong passwords are remembered, by address (of IPv6, by network).",
+    },
+    Key {
+        name: "commands.allow",
+        kind: Kind::Commands { field: |config| &mut config.commands.allow },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Commands that are carried out although they are refused by default, or by commands.deny: a name (config), one \
+                  subcommand (config|set), or a category of the servers' ACL (@dangerous, @all). The most specific entry of the two \
+                  lists decides: a subcommand before its command before a category; between equals, deny. What cannot be done \
+                  through a proxy (SHUTDOWN, REPLICAOF, SYNC) stays refused.",
+    },
+    Key {
+        name: "commands.deny",
+        kind: Kind::Commands { field: |config| &mut config.commands.deny },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Commands that are refused, whoever asks; written as for commands.allow. AUTH, HELLO, QUIT and RESET are never \
+                  refused. deny = [\"@all\"] with allow = [\"@read\", \"@connection\"] makes a proxy for readers.",
     },
     Key {
         name: "admin.listen",
@@ -259,6 +335,16 @@ pub static KEYS: &[Key] = &[
         reload: Reload::Restart,
         meaning: "Messages that wait for a subscriber to read them; one that lets more pile up is disconnected. The \
                   default is that of Redis's client-output-buffer-limit pubsub. limits.output_buffer holds for it too.",
+    },
+    Key {
+        name: "limits.users",
+        kind: Kind::Count { range: 1..=10_000, field: |config| &mut config.limits.users },
+        default: "1000",
+        unit: "users per worker",
+        reload: Reload::Restart,
+        meaning: "Users of the cluster that one worker's clients may be at once (auth.mode passthrough), a name with each of its \
+                  passwords counted for itself. Each has a connection of its own to the nodes that its clients use. Beyond them \
+                  logins of further users are refused.",
     },
     Key {
         name: "limits.lane_buffer",

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::account::AccountRule;
 use super::address::{AddressRule, HostPort, ListenAddr};
 use super::resolved::Config;
 use super::secret::{HIDDEN, Secret};
@@ -22,6 +23,14 @@ pub enum Kind {
     },
     AddressMap {
         field: Field<Vec<AddressRule>>,
+    },
+    /// Users of the proxy's own.
+    Accounts {
+        field: Field<Vec<AccountRule>>,
+    },
+    /// Names of commands and of their categories.
+    Commands {
+        field: Field<Vec<String>>,
     },
     Count {
         range: RangeInclusive<usize>,
@@ -74,6 +83,8 @@ impl Kind {
             Self::Listen { .. } => "host:port or unix:PATH, or a list of them".to_owned(),
             Self::Hosts { .. } => "host:port, or a list of them".to_owned(),
             Self::AddressMap { .. } => "host:port=host:port or host=host, or a list of them".to_owned(),
+            Self::Accounts { .. } => "name:SHA-256 or name:nopass, or a list of them".to_owned(),
+            Self::Commands { .. } => "a command, command|subcommand or @category, or a list of them".to_owned(),
             Self::Count { range, .. } => format!("a whole number from {} to {}", range.start(), range.end()),
             Self::Size { range, .. } => {
                 let [min, max] = [range.start(), range.end()].map(|bytes| show_size(*bytes));
@@ -94,6 +105,8 @@ impl Kind {
             Self::Listen { field } => *field(config) = parse_list(value, source, ListenAddr::parse)?,
             Self::Hosts { field } => *field(config) = parse_list(value, source, parse_node)?,
             Self::AddressMap { field } => *field(config) = parse_list(value, source, AddressRule::parse)?,
+            Self::Accounts { field } => *field(config) = parse_secret_list(value, source, AccountRule::parse)?,
+            Self::Commands { field } => *field(config) = parse_list(value, source, parse_command)?,
             Self::Count { range, field } => {
                 let count = number(value).and_then(|text| text.parse().ok());
                 *field(config) = count.filter(|count| range.contains(count)).ok_or_else(out_of_range)?;
@@ -135,6 +148,8 @@ impl Kind {
             Self::Listen { field } => show_list(field(config)),
             Self::Hosts { field } => show_list(field(config)),
             Self::AddressMap { field } => show_list(field(config)),
+            Self::Accounts { field } => show_list(field(config)),
+            Self::Commands { field } => show_list(field(config)),
             Self::Count { field, .. } => field(config).to_string(),
             Self::Size { field, .. } => quoted(&show_size(*field(config))),
             Self::Duration { field, .. } => quoted(&show_duration(*field(config))),
@@ -187,6 +202,31 @@ fn parse_list<T>(value: &Value, source: &Source, parse: fn(&str) -> Result<T, &'
         }
     }
     if wrong.is_empty() { Ok(parsed) } else { Err(wrong) }
+}
+
+/// As `parse_list`, where a value may be a password by mistake, which is not told.
+fn parse_secret_list<T>(
+    value: &Value,
+    source: &Source,
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> Result<Vec<T>, Vec<Found>> {
+    const HIDDEN_TEXT: &str = "a text";
+    parse_list(value, source, parse).map_err(|wrong| {
+        let hide = |found: String| match found.rfind("\", ").or(found.ends_with('"').then_some(found.len())) {
+            Some(end) => format!("{HIDDEN_TEXT}{}", found[end..].trim_start_matches('"')),
+            None => found,
+        };
+        wrong.into_iter().map(|Found { source, found }| Found { source, found: hide(found) }).collect()
+    })
+}
+
+/// Which commands there are is not the configuration's to know: only the form is looked at.
+fn parse_command(text: &str) -> Result<String, &'static str> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'|' | b'.' | b'-' | b'_' | b':');
+    if text.is_empty() || !text.bytes().all(is_name) {
+        return Err("which is no name of a command");
+    }
+    Ok(text.to_ascii_lowercase())
 }
 
 /// The empty text is the empty list: there is no other way to write it after `--set admin.listen=`.

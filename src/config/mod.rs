@@ -5,6 +5,7 @@
 //! equal to it. Nothing here reads the clock, opens a socket or logs; [`Inputs::gather`] alone touches the
 //! file system and the environment.
 
+mod account;
 mod address;
 mod check;
 mod file;
@@ -20,6 +21,7 @@ mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use account::AccountRule;
 pub use address::{AddressRule, HostPort, ListenAddr};
 pub use inputs::{FileText, Inputs};
 pub use keys::{KEYS, Key, Reload};
@@ -27,8 +29,8 @@ pub use kind::{Field, Kind};
 pub use mistake::{Mistake, Mistakes};
 pub use reference::reference;
 pub use resolved::{
-    Admin, Cluster, Config, CrossSlot, CrossSlotBlocking, CrossSlotTransactions, Limits, Log, LogFormat, LogLevel, Proxy, Retry,
-    Timeouts,
+    Admin, Auth, AuthMode, Cluster, Commands, Config, CrossSlot, CrossSlotBlocking, CrossSlotTransactions, Limits, Log,
+    LogFormat, LogLevel, Proxy, Retry, Timeouts,
 };
 pub use secret::Secret;
 pub use units::{show_duration, show_size};
@@ -46,6 +48,12 @@ impl Resolved {
     /// The whole configuration as TOML, each line with where it comes from, secrets hidden.
     pub fn show(&self) -> String {
         reference::show(&self.config, &self.origins)
+    }
+
+    /// A mistake that shows only where a key's value is used.
+    pub fn mistake(&self, key: &'static str, problem: String) -> Mistake {
+        let source = self.origins.get(key).cloned().unwrap_or(Source::Default);
+        Mistake { source, key: Some(key.to_owned()), problem }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::account::AccountRule;
 use super::address::{AddressRule, HostPort, ListenAddr};
 use super::keys::KEYS;
 use super::secret::Secret;
@@ -14,6 +15,8 @@ use super::written::Source;
 pub struct Config {
     pub proxy: Proxy,
     pub cluster: Cluster,
+    pub auth: Auth,
+    pub commands: Commands,
     pub admin: Admin,
     pub retry: Retry,
     pub limits: Limits,
@@ -26,6 +29,8 @@ pub struct Config {
 pub struct Proxy {
     /// At least one.
     pub listen: Vec<ListenAddr>,
+    /// Listeners that show a cluster of one node; may be empty.
+    pub cluster_listen: Vec<ListenAddr>,
     /// As configured, 0 meaning one per core; see [`Proxy::worker_count`].
     pub workers: usize,
 }
@@ -40,6 +45,37 @@ pub struct Cluster {
     /// In the order written; `cluster::AddressMap` applies them.
     pub address_map: Vec<AddressRule>,
     pub refresh_interval: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auth {
+    pub mode: AuthMode,
+    /// Only where the mode is `Proxy`; if there are none, everybody is let in.
+    pub users: Vec<AccountRule>,
+    /// Wrong passwords from one address in one window; 0 is no limit.
+    pub failures: usize,
+    pub failures_window: Duration,
+}
+
+/// Who says who a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// The cluster: clients are its users.
+    Passthrough,
+    /// The proxy: clients are its users, and all of them one user of the cluster's.
+    Proxy,
+}
+
+impl AuthMode {
+    /// In the order of the names of `auth.mode`.
+    pub(super) const ALL: [Self; 2] = [Self::Passthrough, Self::Proxy];
+}
+
+/// Names of commands, subcommands and categories, in lower case; whether they exist is not checked here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commands {
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +109,8 @@ pub struct Limits {
     /// Per worker.
     pub subscriptions_bytes: usize,
     pub subscriber_buffer_bytes: usize,
+    /// Users of the cluster per worker.
+    pub users: usize,
     /// Unsent and unanswered request bytes per node connection.
     pub lane_buffer_bytes: usize,
     pub scripts_bytes: usize,
@@ -179,7 +217,7 @@ impl Default for Config {
 /// Every field is overwritten by the default of its key.
 fn blank() -> Config {
     Config {
-        proxy: Proxy { listen: Vec::new(), workers: 0 },
+        proxy: Proxy { listen: Vec::new(), cluster_listen: Vec::new(), workers: 0 },
         cluster: Cluster {
             seeds: Vec::new(),
             username: None,
@@ -187,6 +225,8 @@ fn blank() -> Config {
             address_map: Vec::new(),
             refresh_interval: Duration::ZERO,
         },
+        auth: Auth { mode: AuthMode::Passthrough, users: Vec::new(), failures: 0, failures_window: Duration::ZERO },
+        commands: Commands { allow: Vec::new(), deny: Vec::new() },
         admin: Admin { listen: Vec::new() },
         retry: Retry { deadline: Duration::ZERO, budget_per_hundred: 0, budget_floor_per_second: 0 },
         limits: Limits {
@@ -199,6 +239,7 @@ fn blank() -> Config {
             client_subscriptions: 0,
             subscriptions_bytes: 0,
             subscriber_buffer_bytes: 0,
+            users: 0,
             lane_buffer_bytes: 0,
             scripts_bytes: 0,
         },

@@ -216,6 +216,11 @@ fn the_password_is_never_shown() {
     assert!(shown.contains("password = \"***\"                         # keyway.toml:2\n"), "{shown}");
     assert!(shown.contains("workers = 2                              # --set proxy.workers\n"), "{shown}");
 
+    for users in ["\"app:hunter2\"", "[\"app:hunter2\", \"ok:nopass\"]", "[\"hunter2\"]", "\"a\\\", hunter2\""] {
+        let mistakes = resolve(&inputs(&format!("[auth]\nusers = {users}\n"), &[], &[])).expect_err("mistakes");
+        assert!(mistakes.to_string().contains("found a text, ") && !mistakes.to_string().contains("hunter2"), "{mistakes}");
+    }
+
     let wrong = inputs("[cluster]\npassword = [\"hunter2\"]\npassword = hunter2\n", &[], &[]);
     let mistakes = resolve(&wrong).expect_err("mistakes");
     assert!(!format!("{mistakes:?} {mistakes}").contains("hunter2"), "{mistakes}");
@@ -237,6 +242,8 @@ fn every_key_sets_its_own_field_and_no_other() {
             Kind::Listen { .. } => "127.0.0.1:9999",
             Kind::Hosts { .. } => "node:9999",
             Kind::AddressMap { .. } => "a=b",
+            Kind::Accounts { .. } => "somebody:nopass",
+            Kind::Commands { .. } => "keys",
             Kind::Count { .. } => "77",
             Kind::Size { .. } => "65537",
             Kind::Duration { .. } | Kind::DurationOrOff { .. } => "7s",

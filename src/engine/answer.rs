@@ -373,6 +373,11 @@ impl Engine {
             };
         } else if reply.first() == Some(&b'-') {
             self.counters.refused_greetings += 1;
+            let user = self.lanes[index as usize].via.user;
+            if self.lanes[index as usize].role != Role::Push && self.says_who_clients_are(user, reply) {
+                self.refuse_user(index, reply);
+                return Ok(());
+            }
             self.last_greeting_error = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
             return Err(Broken);
         }

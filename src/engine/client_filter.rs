@@ -245,7 +245,7 @@ impl Engine {
         match what {
             Trait::Ids(ids) => ids.contains(&session.public_id),
             Trait::Kind(kind) => self.kind_of(session).as_bytes() == kind,
-            Trait::User(user) => self.user_of(session).as_bytes() == user,
+            Trait::User(user) => self.user_name(session) == *user,
             Trait::Addr(addr) => session.peer.as_bytes() == addr,
             Trait::Laddr(addr) => session.local.as_bytes() == addr,
             Trait::Name(name) => label(|labels| &labels.name) == name,

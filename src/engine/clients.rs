@@ -32,10 +32,6 @@ impl Engine {
         if session.subscribed.as_ref().is_some_and(|own| own.is_subscriber()) { "pubsub" } else { "normal" }
     }
 
-    pub(super) fn user_of(&self, _session: &Session) -> String {
-        "default".into()
-    }
-
     /// Its flags, a letter each, as CLIENT LIST shows them.
     pub(super) fn flags_of(&self, index: u32, session: &Session) -> String {
         let labels = session.labels.as_deref();
@@ -96,7 +92,7 @@ impl Engine {
             " obl=0 oll=0 omem={output} tot-mem={} events=r cmd={} user={}",
             input + output,
             session.last_command.map_or_else(|| "NULL".into(), |command| command_shown(command, persona)),
-            self.user_of(session),
+            text(&self.user_name(session)),
         ));
         if version >= (6, 2, 0) {
             line.push_str(" redir=-1");

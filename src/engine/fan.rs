@@ -17,6 +17,15 @@ use super::{
     session::{Ending, Pause, ReplyMode, State},
 };
 
+pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+/// A request of the proxy's own.
+pub(super) fn asks_any(words: &[&[u8]]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode::command(&mut frame, words);
+    frame
+}
+
 impl Engine {
     /// To all masters (or all nodes), alone: behind what this client has in flight, and before what it sends next.
     pub(super) fn fan_out(
@@ -29,6 +38,9 @@ impl Engine {
     ) -> Result<(), Pause> {
         if !command.accepts(spans.len()) {
             return self.send_any(index, frame);
+        }
+        if matches!(command.name, "ACL|SETUSER" | "ACL|DELUSER" | "ACL|LOAD" | "ACL|SAVE") {
+            return if self.refuses_acl(index, command) { Ok(()) } else { self.everywhere(index, fan, frame) };
         }
         self.barrier(index)?;
         if self.table.map.is_none() {
@@ -96,9 +108,18 @@ impl Engine {
         self.one_part(index, b"*1\r\n$7\r\nCOMMAND\r\n", Job::CommandList { count_only: true })
     }
 
+    /// As `one_part`, in the proxy's own name: what the client's user may do is not asked, so nothing of the data may be either.
+    pub(super) fn one_part_as_service(&mut self, index: u32, frame: &[u8], job: Job) -> Result<(), Pause> {
+        self.barrier(index)?;
+        let merge = self.owe_merge(index, job);
+        self.merges[merge as usize].via.user = self.users.service();
+        self.add_part(merge, Target::Any(self.any_slot(index)), 0, (0, 0), |out| out.extend_from_slice(frame));
+        Ok(())
+    }
+
     /// What needs a map before it can begin waits for one behind a PING to any node, which waits for one too.
     pub(super) fn await_map(&mut self, index: u32, frame: &[u8]) -> Result<(), Pause> {
-        self.one_part(index, b"*1\r\n$4\r\nPING\r\n", Job::Again { frame: frame.to_vec() })
+        self.one_part_as_service(index, PING, Job::Again { frame: frame.to_vec() })
     }
 
     /// What the request waited for is here: it is taken again, in the place that it was given.
@@ -126,7 +147,7 @@ impl Engine {
     pub(super) fn merged_info(&mut self, merge: &Merge, out: &mut Vec<u8>) {
         let texts: Vec<&[u8]> = (0..merge.parts.len()).map(|part| text_of(merge.reply(part))).collect();
         let facts = ProxyFacts { pubsub_clients: self.pubsub.registry.clients() as u64, ..self.facts.clone() };
-        let text = merge_info(&texts, &facts);
+        let text = self.clients[merge.client as usize].face.info(merge_info(&texts, &facts));
         encode::verbatim(out, merge.via.proto, &text);
     }
 

@@ -10,6 +10,7 @@ use crate::{
 
 use super::{
     ClientId, Engine,
+    identity::Unfinished,
     ids::{NONE, Ticket},
     lane::Via,
     local::select,
@@ -135,10 +136,21 @@ impl Engine {
                 Ok(Scanned::Request { len }) => self.admit(index, &rest[..len], &spans).map(|()| len),
                 Ok(Scanned::Inline { len }) => self.inline(index, &rest[..len]).map(|()| len),
                 Ok(Scanned::Skip { len }) => Ok(len),
-                Ok(Scanned::More { need }) => {
+                Ok(Scanned::More { need }) if session.modes.is_plain() => {
                     self.activate(index).input_needed = need;
                     break;
                 }
+                Ok(Scanned::More { need }) => match self.look_at_unfinished(index, rest) {
+                    Ok(()) => {
+                        self.activate(index).input_needed = need;
+                        break;
+                    }
+                    Err(Unfinished::Wait) => Err(Pause::Stranger),
+                    Err(Unfinished::Refused(error)) => self.behind_barrier(index).map(|()| {
+                        self.protocol_error(index, error);
+                        rest.len()
+                    }),
+                },
                 Err(error) => self.behind_barrier(index).map(|()| {
                     self.protocol_error(index, error);
                     rest.len()
@@ -168,7 +180,10 @@ impl Engine {
                 let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
                 encode::command(&mut frame, &arguments);
                 let spans = spans_of(&frame).expect("a request that was just written is whole");
-                self.admit(index, &frame, &spans)
+                self.inline = true;
+                let taken = self.admit(index, &frame, &spans);
+                self.inline = false;
+                taken
             }
             Err(error) => {
                 self.behind_barrier(index)?;
@@ -191,7 +206,7 @@ impl Engine {
         Ok(())
     }
 
-    fn protocol_error(&mut self, index: u32, error: ProtocolError) {
+    pub(super) fn protocol_error(&mut self, index: u32, error: ProtocolError) {
         self.counters.protocol_errors += 1;
         if !error.is_silent() {
             let seq = self.owe(index, State::Sent { lane: NONE }, None);
@@ -258,6 +273,11 @@ impl Engine {
                 self.protocol_error(index, ProtocolError::Http);
                 return Ok(());
             }
+            if !self.clients[index as usize].modes.is_plain()
+                && let Some(taken) = self.unknown_in_mode(index, None, frame, spans)
+            {
+                return taken;
+            }
             return self.unknown(index, frame, spans);
         };
         let command = match spans.get(1) {
@@ -291,6 +311,11 @@ impl Engine {
     /// A subcommand that the table does not hold: the server says itself what is wrong with it. One without a table of
     /// subcommands takes argument 2 for the key first, and only tells the slot's owner what it thinks of the rest.
     fn unknown_sub(&mut self, index: u32, container: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        if !self.clients[index as usize].modes.is_plain()
+            && let Some(taken) = self.unknown_in_mode(index, Some(container), frame, spans)
+        {
+            return taken;
+        }
         if self.clients[index as usize].modes.has(Modes::SUBSCRIBED)
             && self.persona().is_some_and(|persona| !has_subcommands(persona))
             && let Some(refused) = self.refuse_while_subscribed(index, container, frame, spans)
@@ -331,11 +356,7 @@ impl Engine {
             Class::Blocking => self.blocking(index, command, frame, spans),
             Class::Transaction(kind) => self.transaction(index, command, kind, frame, spans),
             Class::PubSub(which) => self.pubsub(index, command, which, frame, spans),
-            Class::Blocked(reason) => {
-                let text = format!("-ERR proxy: '{}' is refused: {reason}\r\n", command.name.to_ascii_lowercase());
-                self.reply_now(index, text.as_bytes());
-                Ok(())
-            }
+            Class::Blocked(reason) => self.refused_by_default(index, command, reason, frame, spans),
         }
     }
 
@@ -345,7 +366,7 @@ impl Engine {
         Ok(())
     }
 
-    fn keyed(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+    pub(super) fn keyed(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         if command::blocks(command, frame, spans) {
             return self.blocking(index, command, frame, spans);
         }
@@ -385,6 +406,9 @@ impl Engine {
     }
 
     fn any_node(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        if command.name.starts_with("ACL|") && self.refuses_acl(index, command) {
+            return Ok(());
+        }
         match command.name {
             // Messages of one channel keep their order when they take one way.
             "PUBLISH" if spans.len() == 3 => self.publish(index, frame, spans[1].of(frame)),
@@ -573,6 +597,11 @@ impl Engine {
         frame: &[u8],
         spans: &[Span],
     ) -> Result<(), Pause> {
+        if command.accepts(spans.len())
+            && let Some(taken) = self.ask_permission(index, command, local, frame)
+        {
+            return taken;
+        }
         let arguments: Vec<&[u8]> = spans.iter().map(|span| span.of(frame)).collect();
         self.answer_locally(index, command, local, &arguments, frame)
     }

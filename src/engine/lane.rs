@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 
+use zeroize::Zeroizing;
+
 use crate::resp::{Proto, ReplyScanner, encode};
 
 use super::{
     ids::{LaneId, Micros, NONE, NodeId, Ticket, UserId},
     pipe::Pipe,
-    settings::Auth,
+    users::Login,
 };
 
 /// Bytes of a reply from which it is passed on piece by piece while it is still arriving. Smaller ones are delivered whole, so
@@ -103,7 +105,8 @@ pub struct Lane {
     pub via: Via,
     pub role: Role,
     pub state: LaneState,
-    pub greeting: Vec<u8>,
+    /// What is still to be written of it. It may hold a password.
+    pub greeting: Zeroizing<Vec<u8>>,
     pub greeting_replies: u8,
     pub pipe: Pipe,
     pub queue: VecDeque<InFlight>,
@@ -131,15 +134,11 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub fn new(id: LaneId, node: NodeId, via: Via, role: Role, auth: Option<&Auth>, now: Micros) -> Self {
-        let mut greeting = Vec::new();
+    pub fn new(id: LaneId, node: NodeId, via: Via, role: Role, login: Option<&Login>, now: Micros) -> Self {
+        let mut greeting = Zeroizing::default();
         let mut replies = 0;
-        if let Some(auth) = auth {
-            let (user, password) = (auth.username.as_deref().map(str::as_bytes), auth.password.as_bytes());
-            match user {
-                Some(user) => encode::command(&mut greeting, &[b"AUTH", user, password]),
-                None => encode::command(&mut greeting, &[b"AUTH", password]),
-            }
+        if let Some(login) = login {
+            encode::command(&mut greeting, &login.words());
             replies += 1;
         }
         if via.proto == Proto::Resp3 {

@@ -9,27 +9,25 @@ use crate::{
 use super::{
     Engine,
     client_filter::{self, ClientFilter, Grammar},
+    face::Face,
     fan::null,
     modes::Modes,
     orders::Order,
-    persona,
     pubsub::subscribed_pong,
     session::{Labels, Pause, ReplyMode},
     since::{has_subcommands, is_valkey, knows},
 };
 
-const OK: &[u8] = b"+OK\r\n";
-const BAD_NAME: &[u8] = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
+pub(super) const OK: &[u8] = b"+OK\r\n";
+pub(super) const BAD_NAME: &[u8] = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
 pub(super) const CLUSTER_DISABLED: &[u8] = b"-ERR This instance has cluster support disabled\r\n";
-const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+pub(super) const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
 /// Out of range, so that no client of any node has it.
 const NOBODYS_ADDRESS: &[u8] = b"256.0.0.0:0";
 /// Error texts show so many bytes of a name.
 const SHOWN_LEN_MAX: usize = 128;
 const NO_SUCH_DB: &[u8] = b"-ERR DB index is out of range\r\n";
-const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
-const NO_PASSWORD_SET: &[u8] = b"-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n";
 
 impl Engine {
     /// Answers a command whose row says that the proxy does. `arguments` begin with the name, for subcommands with the container's.
@@ -60,8 +58,8 @@ impl Engine {
             },
             Local::Echo => bulk(arguments[1]),
             Local::Hello => return self.hello(index, arguments, frame),
-            Local::Auth => auth(&arguments[1..]).to_vec(),
-            Local::AclWhoami => bulk(b"default"),
+            Local::Auth => return self.authenticate(index, arguments, frame),
+            Local::AclWhoami => return self.who_am_i(index, frame),
             Local::Select => select(arguments[1]).to_vec(),
             Local::Swapdb => swapdb(arguments).to_vec(),
             Local::Move => match arguments[2] {
@@ -117,49 +115,6 @@ impl Engine {
         Ok(())
     }
 
-    /// HELLO in all its forms: options are read first, the protocol changes only when all is well.
-    fn hello(&mut self, index: u32, arguments: &[&[u8]], frame: &[u8]) -> Result<(), Pause> {
-        let Some(persona) = self.table.map.as_ref().map(|map| map.persona.clone()) else {
-            return self.await_map(index, frame);
-        };
-        match parse_hello(&arguments[1..]) {
-            Err(error) => self.reply_now(index, &error),
-            Ok(hello) => {
-                // What follows rides other lanes, and must not overtake what is in flight on these.
-                if hello.proto.is_some_and(|proto| proto != self.clients[index as usize].proto) {
-                    self.barrier(index)?;
-                }
-                if let Some(name) = hello.name {
-                    self.labels(index).name = name.to_vec();
-                }
-                let session = &mut self.clients[index as usize];
-                session.proto = hello.proto.unwrap_or(session.proto);
-                let (proto, id) = (session.proto, session.public_id);
-                self.note_subscribed_mode(index);
-                self.reply_now(index, &persona::hello(&persona, proto, id));
-            }
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self, index: u32) -> Result<(), Pause> {
-        if self.clients[index as usize].proto != Proto::Resp2 {
-            self.barrier(index)?;
-        }
-        self.leave_all(index);
-        self.drop_transaction(index);
-        self.end_monitor(index);
-        let session = &mut self.clients[index as usize];
-        session.proto = Proto::Resp2;
-        session.reply_mode = ReplyMode::On;
-        if let Some(labels) = session.labels.as_mut() {
-            labels.name.clear();
-            (labels.no_evict, labels.no_touch) = (false, false);
-        }
-        self.reply_now(index, b"+RESET\r\n");
-        Ok(())
-    }
-
     /// Who the servers behind are, if one was asked yet.
     pub(super) fn persona(&self) -> Option<&Persona> {
         self.table.map.as_ref().map(|map| &map.persona)
@@ -170,8 +125,16 @@ impl Engine {
     }
 
     /// CLUSTER and the like, as a server without a cluster answers them.
-    fn cluster_refused(&mut self, index: u32, command: &Command, arguments: &[&[u8]], frame: &[u8]) -> Result<(), Pause> {
+    fn cluster_refused(&mut self, index: u32, command: &'static Command, arguments: &[&[u8]], frame: &[u8]) -> Result<(), Pause> {
         let is_sub = command.name.starts_with("CLUSTER|");
+        if self.clients[index as usize].face == Face::Cluster
+            && command.name != "CLUSTERSCAN"
+            && command.accepts(arguments.len())
+            && !self.is_unknown_here(command)
+            && (is_sub || command.name != "CLUSTER")
+        {
+            return self.as_cluster(index, command, arguments, frame);
+        }
         if is_sub && self.persona().is_some_and(|persona| !has_subcommands(persona)) {
             self.reply_now(index, CLUSTER_DISABLED);
         } else if self.is_unknown_here(command) && is_sub {
@@ -198,7 +161,7 @@ impl Engine {
         self.reply_now(index, &reply);
     }
 
-    fn labels(&mut self, index: u32) -> &mut Labels {
+    pub(super) fn labels(&mut self, index: u32) -> &mut Labels {
         self.clients[index as usize].labels.get_or_insert_default()
     }
 
@@ -289,45 +252,6 @@ impl Engine {
     }
 }
 
-pub(super) struct Hello<'a> {
-    pub(super) proto: Option<Proto>,
-    name: Option<&'a [u8]>,
-}
-
-/// Reads HELLO's arguments, without its name.
-pub(super) fn parse_hello<'a>(arguments: &[&'a [u8]]) -> Result<Hello<'a>, Vec<u8>> {
-    let Some((version, mut options)) = arguments.split_first() else { return Ok(Hello { proto: None, name: None }) };
-    let proto = match strict_integer(version) {
-        Some(2) => Proto::Resp2,
-        Some(3) => Proto::Resp3,
-        Some(_) => return Err(b"-NOPROTO unsupported protocol version\r\n".to_vec()),
-        None => return Err(b"-ERR Protocol version is not an integer or out of range\r\n".to_vec()),
-    };
-    let mut name = None;
-    while let Some(option) = options.first() {
-        match (option.to_ascii_uppercase().as_slice(), options) {
-            (b"AUTH", [_, user, _password, rest @ ..]) => {
-                if *user != b"default" {
-                    return Err(WRONG_PASSWORD.to_vec());
-                }
-                options = rest;
-            }
-            (b"SETNAME", [_, wanted, rest @ ..]) => {
-                if !is_plain(wanted) {
-                    return Err(BAD_NAME.to_vec());
-                }
-                name = Some(*wanted);
-                options = rest;
-            }
-            _ => {
-                let option = String::from_utf8_lossy(option).replace(['\r', '\n'], " ");
-                return Err(format!("-ERR Syntax error in HELLO option '{option}'\r\n").into_bytes());
-            }
-        }
-    }
-    Ok(Hello { proto: Some(proto), name })
-}
-
 /// What a server without a cluster says to a command that is well-formed and known to it.
 fn cluster_answer(persona: Option<&Persona>, command: &Command, arguments: &[&[u8]]) -> Vec<u8> {
     let version = persona.map(Persona::version_numbers);
@@ -338,16 +262,6 @@ fn cluster_answer(persona: Option<&Persona>, command: &Command, arguments: &[&[u
         "READWRITE" if version.is_some_and(|version| version < (7, 0, 0)) => OK.to_vec(),
         "CLUSTER|KEYSLOT" if valkey && version >= Some((9, 0, 0)) => integer(Slot::of(arguments[2]).get().into()),
         _ => CLUSTER_DISABLED.to_vec(),
-    }
-}
-
-/// What a server whose default user has no password answers.
-fn auth(arguments: &[&[u8]]) -> &'static [u8] {
-    match arguments {
-        [_] => NO_PASSWORD_SET,
-        [user, _] if *user == b"default" => OK,
-        [_, _] => WRONG_PASSWORD,
-        _ => SYNTAX,
     }
 }
 
@@ -392,7 +306,7 @@ fn tracking_info(proto: Proto) -> Vec<u8> {
 }
 
 /// Names and library labels: printable and without blanks, so that CLIENT LIST stays readable.
-fn is_plain(text: &[u8]) -> bool {
+pub(super) fn is_plain(text: &[u8]) -> bool {
     text.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
 
@@ -402,13 +316,13 @@ pub(super) fn strict_integer(text: &[u8]) -> Option<i64> {
     (number.to_string().as_bytes() == text).then_some(number)
 }
 
-fn bulk(text: &[u8]) -> Vec<u8> {
+pub(super) fn bulk(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     encode::bulk(&mut out, text);
     out
 }
 
-fn integer(number: i64) -> Vec<u8> {
+pub(super) fn integer(number: i64) -> Vec<u8> {
     format!(":{number}\r\n").into_bytes()
 }
 
@@ -417,7 +331,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_database_and_no_password() {
+    fn one_database() {
         assert_eq!(select(b"0"), OK);
         for out_of_range in [&b"1"[..], b"-1", b"15"] {
             assert_eq!(select(out_of_range), NO_SUCH_DB);
@@ -427,27 +341,5 @@ mod tests {
         }
         assert_eq!(swapdb(&[b"SWAPDB", b"0", b"0"]), OK);
         assert_eq!(swapdb(&[b"SWAPDB", b"0", b"1"]), NO_SUCH_DB);
-        assert_eq!(auth(&[b"secret"]), NO_PASSWORD_SET);
-        assert_eq!(auth(&[b"default", b"x"]), OK);
-        assert_eq!(auth(&[b"joe", b"x"]), WRONG_PASSWORD);
-        assert_eq!(auth(&[b"a", b"b", b"c"]), SYNTAX);
-    }
-
-    #[test]
-    fn hello_in_all_forms() {
-        let check = |arguments: &[&[u8]], expected: Result<(Option<Proto>, Option<&[u8]>), &str>| {
-            let found = parse_hello(arguments).map(|hello| (hello.proto, hello.name));
-            assert_eq!(found, expected.map_err(|text| format!("-{text}\r\n").into_bytes()), "{arguments:?}");
-        };
-        check(&[], Ok((None, None)));
-        check(&[b"3"], Ok((Some(Proto::Resp3), None)));
-        check(&[b"2", b"setname", b"joe"], Ok((Some(Proto::Resp2), Some(b"joe"))));
-        check(&[b"3", b"AUTH", b"default", b"x", b"SETNAME", b"a"], Ok((Some(Proto::Resp3), Some(b"a"))));
-        check(&[b"4"], Err("NOPROTO unsupported protocol version"));
-        check(&[b"x"], Err("ERR Protocol version is not an integer or out of range"));
-        check(&[b"3", b"FOO"], Err("ERR Syntax error in HELLO option 'FOO'"));
-        check(&[b"3", b"AUTH", b"default"], Err("ERR Syntax error in HELLO option 'AUTH'"));
-        check(&[b"3", b"AUTH", b"joe", b"x"], Err("WRONGPASS invalid username-password pair or user is disabled."));
-        check(&[b"3", b"SETNAME", b"a b"], Err("ERR Client names cannot contain spaces, newlines or special characters."));
     }
 }

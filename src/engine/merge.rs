@@ -1,7 +1,7 @@
 //! Replies made of many: parts of a split command, answers of a fan-out, and the stages of the few commands that ask twice.
 
 use crate::{
-    cluster::Slot,
+    cluster::{Addr, Slot},
     command::{Command, Fan},
     resp::{Span, View, encode, view},
 };
@@ -9,6 +9,7 @@ use crate::{
 use super::{
     Engine,
     blocking::{Poll, Unblock},
+    identity::LoginJob,
     ids::{Micros, NONE, Ticket},
     lane::Via,
     orders::Order,
@@ -64,6 +65,18 @@ pub enum Job {
     },
     Info,
     Scan(Box<ScanJob>),
+    /// AUTH: a node says whether the client is let in.
+    Login(Box<LoginJob>),
+    /// Whether the user may run a command that the proxy carries out itself.
+    Permit {
+        frame: Vec<u8>,
+        command: &'static Command,
+    },
+    /// The same command to every node, replicas too: `nodes` are those that the parts went to.
+    Everywhere {
+        fan: Fan,
+        nodes: Vec<Addr>,
+    },
     /// COMMAND INFO of a name that the table does not hold.
     Learn {
         frame: Vec<u8>,
@@ -146,7 +159,7 @@ impl Job {
     /// Its parts only ask: they may be sent again whatever their command is.
     pub fn only_asks(&self) -> bool {
         let writes = matches!(self, Job::AllOk | Job::Sum | Job::Mget | Job::ShardNumsub | Job::Fan { .. });
-        !writes && !matches!(self, Job::Publish(_) | Job::Poll(_) | Job::GiveBack | Job::Exec(_))
+        !writes && !matches!(self, Job::Publish(_) | Job::Poll(_) | Job::GiveBack | Job::Exec(_) | Job::Everywhere { .. })
     }
 }
 
@@ -308,6 +321,7 @@ impl Engine {
             Job::Fan { fan: Fan::OneSucceeded, .. }
                 | Job::Learn { .. }
                 | Job::LearnKeys { .. }
+                | Job::Again { .. }
                 | Job::Scan(_)
                 | Job::Wait
                 | Job::Poll(_)
@@ -316,6 +330,9 @@ impl Engine {
                 | Job::Exec(_)
                 | Job::Watch(_)
                 | Job::Unwatch { .. }
+                | Job::Login(_)
+                | Job::Everywhere { .. }
+                | Job::Permit { .. }
         );
         if !tolerant && let Some(first) = merge.failure() {
             part_error(merge, first, out);
@@ -337,17 +354,25 @@ impl Engine {
                 super::merge_replies::merge(*fan, merge.via.proto, *count, &replies, out);
             }
             Job::Info => self.merged_info(merge, out),
-            Job::ConfigGet => super::persona::config_get(merge.reply(0), merge.via.proto, out),
-            Job::CommandList { count_only } => super::persona::command_list(merge.reply(0), *count_only, out),
-            Job::CommandNames => super::persona::command_names(merge.reply(0), merge.via.proto, out),
+            Job::ConfigGet => {
+                super::persona::config_get(merge.reply(0), merge.via.proto, self.clients[merge.client as usize].face, out)
+            }
+            Job::CommandList { count_only } => {
+                super::persona::command_list(merge.reply(0), *count_only, &self.settings.policy, out)
+            }
+            Job::CommandNames => super::persona::command_names(merge.reply(0), merge.via.proto, &self.settings.policy, out),
             Job::RandomKeySizes | Job::RandomKey { .. } => return self.merged_random_key(merge, out),
             Job::Scan(_) => return self.merged_scan(merge, out),
+            Job::Login(_) => return self.logged_in(merge, out),
+            Job::Permit { .. } => return self.permitted(merge, out),
+            Job::Everywhere { .. } => self.done_everywhere(merge, out),
             Job::Learn { .. } | Job::LearnKeys { .. } => return self.merged_learn(merge, out),
             Job::Wait => self.merged_wait(merge, out),
             Job::Poll(_) => return self.merged_poll(merge, out),
             Job::Unblock(_) => return self.merged_unblock(merge),
             Job::GiveBack => {}
-            Job::Again { .. } | Job::SendTo { .. } | Job::Order(_) => return false,
+            Job::Again { .. } => return answers_for_proxy(merge.reply(0), out),
+            Job::SendTo { .. } | Job::Order(_) => return false,
             Job::Check { .. } => return self.merged_check(merge, out),
             Job::Exec(_) => return self.merged_exec(merge, out),
             Job::Watch(_) => self.merged_watch(merge, out),
@@ -362,6 +387,7 @@ impl Engine {
             Job::Scan(_) => self.scan_stage(index),
             Job::Poll(_) => self.poll_stage(index),
             Job::Unblock(_) => self.unblock_stage(index),
+            Job::Login(_) => self.login_stage(index),
             Job::Again { .. } => self.again_stage(index),
             Job::SendTo { .. } => self.send_to_stage(index),
             Job::Exec(_) => self.exec_stage(index),
@@ -388,6 +414,15 @@ fn part_error(merge: &Merge, first: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(format!(" (proxy: {failed} of {parts} parts failed, first {place})").as_bytes());
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a reply to the proxy's own question is no node's, and so the client's answer. A node's refusal is an answer as well.
+pub(super) fn answers_for_proxy(reply: &[u8], out: &mut Vec<u8>) -> bool {
+    let nobodys = reply.starts_with(b"-ERR proxy:") || reply.starts_with(b"-LOADING");
+    if nobodys {
+        out.extend_from_slice(reply);
+    }
+    nobodys
 }
 
 pub(super) fn integer(reply: &[u8]) -> i64 {

@@ -49,6 +49,10 @@ fn merge_successes(fan: Fan, proto: Proto, count: Option<i64>, replies: &[&[u8]]
             encode::integer(out, integers(replies)?.into_iter().min()?);
             Some(())
         }
+        Fan::Max => {
+            encode::integer(out, integers(replies)?.into_iter().max()?);
+            Some(())
+        }
         Fan::AllOk => raw(replies[0], out),
         Fan::FirstEqual => first_equal(replies, out),
         Fan::OneSucceeded => one_succeeded(replies, out),

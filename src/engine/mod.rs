@@ -6,13 +6,17 @@
 //! The life of a request: `intake` (bytes → requests → where they go) → `send` (onto a lane) → `answer` (lane bytes → replies →
 //! their clients). What is refused or lost on the way goes through `pump`, by the table in `retry`; what has many parts through `merge`.
 
+mod accounts;
 mod answer;
 mod blocking;
 mod client_filter;
 mod client_pause;
 mod clients;
+mod everywhere;
+mod face;
 mod fan;
 pub mod glob;
+mod identity;
 mod ids;
 mod info;
 mod intake;
@@ -24,6 +28,7 @@ mod modes;
 mod monitor;
 mod notify;
 mod orders;
+mod permission;
 mod persona;
 mod pipe;
 mod pool;
@@ -39,6 +44,7 @@ mod settings;
 mod since;
 mod split;
 mod table;
+mod throttle;
 mod transaction;
 mod unknown;
 mod users;
@@ -53,12 +59,25 @@ use std::{
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use zeroize::Zeroize;
 
 use crate::{
     cluster::{Addr, Slot, SlotMap},
     resp::Span,
 };
 
+pub use self::{
+    accounts::{Accounts, Secret},
+    face::Face,
+    ids::{ClientId, LaneId, Micros},
+    info::ProxyFacts,
+    orders::{Order, OrderToken, Outcome},
+    pubsub::Registry,
+    scripts::Scripts,
+    settings::{Auth, Identity, Settings},
+    throttle::Throttle,
+    transaction::CrossSlot,
+};
 use self::{
     client_pause::ClientPause,
     lane::{Lane, LaneState},
@@ -75,15 +94,6 @@ use self::{
     transaction::Checked,
     unknown::Learned,
     users::Users,
-};
-pub use self::{
-    ids::{ClientId, LaneId, Micros},
-    info::ProxyFacts,
-    orders::{Order, OrderToken, Outcome},
-    pubsub::Registry,
-    scripts::Scripts,
-    settings::{Auth, Settings},
-    transaction::CrossSlot,
 };
 
 /// What the driver is to do.
@@ -110,6 +120,8 @@ pub enum RefreshCause {
     UnknownAddress,
     ClusterDown,
     LaneLost,
+    /// Whether the default user needs a password may have changed.
+    DefaultUser,
 }
 
 /// Defines the counters, their sum and their names from one list.
@@ -160,6 +172,14 @@ counters! {
     /// Lanes given up because what came was no reply.
     broken_lanes,
     refused_greetings,
+    /// Clients that were let in as somebody.
+    logins,
+    /// Wrong passwords.
+    failed_logins,
+    /// Logins that were not tried, because too many from their address had failed.
+    throttled_logins,
+    /// Requests that commands.deny refused.
+    denied,
     unexpected_pushes,
     /// Clients cut off because they did not read.
     output_overflows,
@@ -238,6 +258,8 @@ pub struct Engine {
     scratch: Vec<u8>,
     /// The frame that is being admitted, when it is large and owned.
     whole: Option<Bytes>,
+    /// The frame that is being admitted was written inline.
+    inline: bool,
 }
 
 #[derive(Default)]
@@ -262,7 +284,7 @@ impl Engine {
     /// `seed` is for jitter only.
     pub fn new(settings: Settings, scripts: Arc<Scripts>, seed: u64, now: Micros) -> Self {
         Engine {
-            users: Users::new(settings.auth.clone()),
+            users: Users::new(settings.auth.as_ref(), matches!(settings.identity, Identity::Passthrough), settings.users_max),
             settings,
             now,
             random: fastrand::Rng::with_seed(seed),
@@ -303,6 +325,7 @@ impl Engine {
             ahead: FxHashMap::default(),
             scratch: Vec::new(),
             whole: None,
+            inline: false,
         }
     }
 
@@ -324,8 +347,15 @@ impl Engine {
 
     /// A client connected. `public_id` is its CLIENT ID.
     pub fn client_open(&mut self, public_id: u64, peer: &str, local: &str) -> ClientId {
+        self.client_open_as(public_id, peer, local, Face::Standalone)
+    }
+
+    /// As `client_open`, on a listener that shows this face.
+    pub fn client_open_as(&mut self, public_id: u64, peer: &str, local: &str, face: Face) -> ClientId {
         let mut session = Session::new(public_id, peer.into(), local.into(), self.table.version, self.now);
-        session.modes = self.pause_mode();
+        (session.modes, session.face) = (self.first_modes(), face);
+        session.modes.set(self.pause_mode(), true);
+        self.users.retain(session.user);
         ClientId(self.clients.insert(session) as u32)
     }
 
@@ -406,6 +436,7 @@ impl Engine {
     pub fn lane_wrote(&mut self, lane: LaneId, count: usize) {
         let Some(lane) = answer::lane_mut(&mut self.lanes, lane) else { return };
         match lane.state {
+            LaneState::Greeting(_) if count == lane.greeting.len() => lane.greeting.zeroize(),
             LaneState::Greeting(_) => drop(lane.greeting.drain(..count)),
             _ => lane.pipe.advance(count),
         }
@@ -489,6 +520,7 @@ impl Engine {
             self.checked.clear();
         }
         self.table.publish(map);
+        self.default_user_told();
         let failed =
             |node: ids::NodeId| self.table.nodes[usize::from(node.0)].in_map && self.table.nodes[usize::from(node.0)].failed;
         let failed: Vec<u32> = self.lanes.iter().filter(|(_, lane)| failed(lane.node)).map(|(index, _)| index as u32).collect();
@@ -564,8 +596,10 @@ impl Engine {
         let Some(session) = self.clients.get_mut(client as usize) else { return };
         match session.ending {
             Ending::Gone if session.owed() == 0 => {
+                let user = session.user;
                 self.drop_transaction(client);
                 self.clients.remove(client as usize);
+                self.users.release(user, self.now);
                 return;
             }
             Ending::AfterReplies
@@ -595,6 +629,8 @@ impl Engine {
         self.sweep_private_lanes();
         self.sweep_push_lanes();
         self.leave_moving_slots();
+        self.drop_unused_users(false);
+        self.users.forget_permissions();
         if self.settings.idle_timeout_us > 0 {
             self.close_idle_clients();
         }

@@ -1,6 +1,9 @@
 //! What a connection is in the middle of, and what it may ask meanwhile: the checks that a server makes before it runs a command.
 
-use crate::{command::Command, resp::Span};
+use crate::{
+    command::{Command, Verdict},
+    resp::Span,
+};
 
 use super::{Engine, session::Pause};
 
@@ -21,6 +24,8 @@ impl Modes {
     pub const PAUSED_WRITES: Modes = Modes(1 << 4);
     /// It sees what all clients do, and may not touch keys itself.
     pub const MONITORING: Modes = Modes(1 << 5);
+    /// The operator refuses some commands.
+    pub const POLICED: Modes = Modes(1 << 6);
 
     #[inline]
     pub fn is_plain(self) -> bool {
@@ -50,6 +55,15 @@ impl Engine {
         frame: &[u8],
         spans: &[Span],
     ) -> Option<Result<(), Pause>> {
+        if self.is_locked_out(index)
+            && let Some(taken) = self.answer_stranger(index, command, frame, spans)
+        {
+            return Some(taken);
+        }
+        if self.clients[index as usize].modes.has(Modes::POLICED) && self.settings.policy.verdict(command) == Verdict::Denied {
+            self.deny(index, &command.lower_name());
+            return Some(Ok(()));
+        }
         let modes = self.clients[index as usize].modes;
         if modes.has(Modes::SUBSCRIBED)
             && let Some(refused) = self.refuse_while_subscribed(index, command, frame, spans)
@@ -67,5 +81,33 @@ impl Engine {
             return self.in_transaction(index, command, frame, spans);
         }
         None
+    }
+
+    /// As `in_mode`, for a name or subcommand that the table does not hold; `container` is what the subcommand is one of.
+    pub(super) fn unknown_in_mode(
+        &mut self,
+        index: u32,
+        container: Option<&'static Command>,
+        frame: &[u8],
+        spans: &[Span],
+    ) -> Option<Result<(), Pause>> {
+        if self.is_locked_out(index) {
+            return Some(self.answer_stranger_unknown(index, container.is_some(), frame));
+        }
+        let name = spans[0].of(frame);
+        let policy = &self.settings.policy;
+        let verdict = container.map_or_else(|| policy.verdict_on_module(name), |container| policy.verdict(container));
+        if verdict == Verdict::Denied {
+            self.deny(index, &String::from_utf8_lossy(name).to_ascii_lowercase());
+            return Some(Ok(()));
+        }
+        None
+    }
+
+    /// Refuses a command in the operator's name.
+    fn deny(&mut self, index: u32, name: &str) {
+        self.counters.denied += 1;
+        let name = name.replace(['\r', '\n'], " ");
+        self.reply_now(index, format!("-ERR proxy: '{name}' is refused by commands.deny\r\n").as_bytes());
     }
 }

@@ -140,6 +140,9 @@ impl Engine {
     pub(super) fn answer_error(&mut self, lane_index: u32, entry: &InFlight, reply: &[u8], speaker: Speaker) -> bool {
         let line = reply[1..].trim_ascii_end();
         if !could_be_refusal(line) {
+            if line.starts_with(b"NOAUTH") || line.starts_with(b"NOPERM") {
+                self.note_refusal(lane_index, line);
+            }
             return false;
         }
         let lane = &self.lanes[lane_index as usize];

@@ -17,6 +17,7 @@ use crate::{
 
 use super::{
     Engine, RefreshCause,
+    fan::PING,
     glob::glob_match,
     ids::Micros,
     merge::{Job, Merge},
@@ -65,11 +66,15 @@ fn tag_of(id: &str) -> u8 {
 #[derive(Debug)]
 pub struct ScanJob {
     cursor: Cursor,
+    /// Where the page began.
+    begun: Cursor,
     next: Cursor,
     options: Options,
     stage: Stage,
     keys: Vec<Vec<u8>>,
     lost: u32,
+    /// The client's user may scan, and may not look at the cluster: that is done in the proxy's own name.
+    as_service: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,6 +88,8 @@ struct Options {
 enum Stage {
     /// Find the slot's owner and begin.
     Begin,
+    /// Whether the client's user may scan at all is asked.
+    Permission,
     /// As `Begin`, a little later: who should own the slot does not.
     Wait { wait_us: Micros },
     /// A page of the server's own SCAN is asked for; the node that was expected to answer.
@@ -117,20 +124,44 @@ impl Engine {
                 return Ok(());
             }
         };
-        let job = ScanJob { cursor, next: cursor, options, stage: Stage::Begin, keys: Vec::new(), lost: 0 };
+        let job = ScanJob {
+            cursor,
+            begun: cursor,
+            next: cursor,
+            options,
+            stage: Stage::Begin,
+            keys: Vec::new(),
+            lost: 0,
+            as_service: false,
+        };
         // PING waits for a map and for the slot's owner, should there be none yet.
-        self.one_part(index, b"*1\r\n$4\r\nPING\r\n", Job::Scan(Box::new(job)))
+        self.one_part_as_service(index, PING, Job::Scan(Box::new(job)))
     }
 
     /// Judges a stage's replies. True: the page is in `out`.
     pub(super) fn merged_scan(&mut self, merge: &mut Merge, out: &mut Vec<u8>) -> bool {
         let Job::Scan(mut job) = std::mem::replace(&mut merge.job, Job::Sum) else { return true };
+        let user = self.clients[merge.client as usize].user;
         if let Some(error) = (0..merge.parts.len()).map(|part| merge.reply(part)).find(|reply| reply.starts_with(b"-")) {
-            out.extend_from_slice(error);
-            return true;
+            // A user may have SCAN alone, and none of what it takes to look at a cluster.
+            let refused = [&b"-NOPERM"[..], b"-ERR EXEC without MULTI", b"-EXECABORT"].iter().any(|code| error.starts_with(code));
+            if !refused || job.as_service || matches!(job.stage, Stage::Permission) {
+                out.extend_from_slice(error);
+                return true;
+            }
+            self.users.scan_as_service(user);
+            let cursor = job.begun;
+            let begin = ScanJob { cursor, next: cursor, stage: Stage::Permission, keys: Vec::new(), ..*job };
+            merge.next_stage(Job::Scan(Box::new(begin)));
+            return false;
         }
         let stage = std::mem::replace(&mut job.stage, Stage::Begin);
         let step = match stage {
+            Stage::Begin if !job.as_service && self.users.scans_as_service(user) => Step::Next(Stage::Permission),
+            Stage::Permission => {
+                job.as_service = true;
+                Step::Next(Stage::Begin)
+            }
             Stage::Begin | Stage::Wait { .. } => Step::Next(Stage::Begin),
             Stage::Native => self.native_page(&mut job, merge.reply(0)),
             Stage::Counting { slots } => counted(&job, merge.reply(0), slots),
@@ -171,10 +202,15 @@ impl Engine {
 
     /// Sends what the job's stage asks.
     pub(super) fn scan_stage(&mut self, index: u32) {
-        let Job::Scan(job) = &mut self.merges[index as usize].job else { return };
+        let merge = &mut self.merges[index as usize];
+        let Job::Scan(job) = &mut merge.job else { return };
         let slot = Slot::new(job.cursor.slot).expect("a cursor's slot is in range");
         let owner = self.table.owner(slot);
+        merge.via.user = if job.as_service { self.users.service() } else { self.clients[merge.client as usize].user };
         match &mut job.stage {
+            Stage::Permission => {
+                self.add_part(index, Target::Any(slot), 0, (0, 0), |out| encode::command(out, &[b"SCAN", b"0", b"COUNT", b"1"]));
+            }
             Stage::Begin => match owner {
                 None => {
                     self.add_part(index, Target::Any(slot), 0, (0, 0), |out| encode::command(out, &[b"PING"]));

@@ -88,7 +88,7 @@ impl Engine {
         self.lanes_made = self.lanes_made.wrapping_add(1);
         let id = LaneId { index, unique: self.lanes_made };
         self.events.push_back(Event::Dial { lane: id, addr: entry.addr.clone() });
-        self.lanes.insert(Lane::new(id, node, via, role, self.users.auth(via.user), self.now));
+        self.lanes.insert(Lane::new(id, node, via, role, self.users.login(via.user), self.now));
         self.table.node(node).lane_made();
         Ok(index)
     }

@@ -3,7 +3,7 @@
 //! An idle client owns no buffer: everything it needs while something is in flight stands in [`Active`], which is taken from a
 //! pool of the worker's and given back when the client is at rest.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use slab::Slab;
@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     blocking::Popped,
+    face::Face,
     ids::{Micros, UserId},
     lane::Via,
     modes::Modes,
@@ -202,6 +203,8 @@ pub enum Pause {
     LaneFull,
     /// CLIENT PAUSE.
     Client,
+    /// Its next request is larger than a stranger's may be, and nobody knows yet whether it is one.
+    Stranger,
 }
 
 /// Whether a client's connection ends, and when.
@@ -246,6 +249,9 @@ pub struct Session {
     pub scanner: RequestScanner,
     pub proto: Proto,
     pub user: UserId,
+    /// Whom the proxy let in, where its own accounts decide that.
+    pub account: Option<Arc<[u8]>>,
+    pub face: Face,
     pub modes: Modes,
     /// What it queues, and the keys it watches.
     pub transaction: Option<Box<Transaction>>,
@@ -296,6 +302,8 @@ impl Session {
             scanner: RequestScanner::default(),
             proto: Proto::Resp2,
             user: UserId::default(),
+            account: None,
+            face: Face::default(),
             modes: Modes::default(),
             transaction: None,
             reply_mode: ReplyMode::On,

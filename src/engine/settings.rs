@@ -1,8 +1,10 @@
 //! What the engine is told once, at its start.
 
-use crate::resp::Limits;
+use std::sync::Arc;
 
-use super::{ids::Micros, transaction::CrossSlot};
+use crate::{command::Policy, resp::Limits};
+
+use super::{accounts::Accounts, ids::Micros, throttle::Throttle, transaction::CrossSlot};
 
 /// The engine's share of the configuration, resolved.
 #[derive(Clone, Debug)]
@@ -35,13 +37,28 @@ pub struct Settings {
     /// Blocking commands over several slots are asked again after so long at most; 0 = they are refused.
     pub blocking_poll_us: Micros,
     pub cross_slot_transactions: CrossSlot,
-    /// Written first on each lane: AUTH of the proxy's account, if one is configured.
+    /// The proxy's own account, if one is configured.
     pub auth: Option<Auth>,
+    pub identity: Identity,
+    /// Users of the cluster that one worker's clients may be at once, each with lanes of its own.
+    pub users_max: usize,
+    pub throttle: Arc<Throttle>,
+    /// What the operator refuses, and what he allows.
+    pub policy: Arc<Policy>,
     /// TCP port shown in INFO, 0 when the proxy listens on unix sockets only.
     pub tcp_port: u16,
 }
 
-/// The account that lanes use.
+/// Who says who a client is.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// The cluster: a client rides lanes of its own user.
+    Passthrough,
+    /// The proxy: all clients ride lanes of the proxy's account, and are let in by these accounts.
+    Proxy(Arc<Accounts>),
+}
+
+/// The account that the proxy itself has in the cluster.
 #[derive(Clone)]
 pub struct Auth {
     pub username: Option<String>,
@@ -73,6 +90,10 @@ impl Default for Settings {
             blocking_poll_us: 0,
             cross_slot_transactions: CrossSlot::Reject,
             auth: None,
+            identity: Identity::Passthrough,
+            users_max: 1000,
+            throttle: Arc::new(Throttle::new(0, 0)),
+            policy: Arc::default(),
             tcp_port: 0,
         }
     }

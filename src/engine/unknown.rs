@@ -80,7 +80,7 @@ impl Engine {
     fn ask_first(&mut self, index: u32, arguments: &[&[u8]], job: Job) -> Result<(), Pause> {
         let mut question = Vec::new();
         encode::command(&mut question, arguments);
-        self.one_part(index, &question, job)
+        self.one_part_as_service(index, &question, job)
     }
 
     pub(super) fn cross_slot(&mut self, index: u32) -> Result<(), Pause> {
@@ -93,8 +93,12 @@ impl Engine {
         let reply = merge.reply(0);
         match &merge.job {
             Job::Learn { frame } => {
-                if reply.starts_with(b"-ERR proxy:") || reply.starts_with(b"-LOADING") {
-                    out.extend_from_slice(reply);
+                if super::merge::answers_for_proxy(reply, out) {
+                    return true;
+                }
+                if let Some(error) = reply.strip_prefix(b"-").filter(|error| error.starts_with(b"NOPERM")) {
+                    out.extend_from_slice(b"-ERR proxy: the proxy's own account cannot ask what this command is: ");
+                    out.extend_from_slice(error);
                     return true;
                 }
                 let keys = learned_keys(reply);
@@ -136,7 +140,8 @@ impl Engine {
     /// The request itself, now that its slot is known.
     pub(super) fn send_to_stage(&mut self, index: u32) {
         let merge = self.merges.remove(index as usize);
-        let (client, seq, via) = (merge.client, merge.seq, merge.via);
+        let (client, seq) = (merge.client, merge.seq);
+        let via = self.clients[client as usize].via();
         let Job::SendTo { frame, slot } = merge.job else { return };
         let target = slot.map_or(Target::Any(self.any_slot(client)), Target::Slot);
         let reply = self.clients[client as usize].reply(seq);

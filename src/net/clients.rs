@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::engine::ClientId;
+use crate::engine::{ClientId, Face};
 
 use super::{
     listener::Accepted,
@@ -24,7 +24,7 @@ use super::{
 pub(super) const READS_A_TURN: usize = 4;
 
 /// Takes over a connection.
-pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted, public_id: u64) {
+pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted, public_id: u64, face: Face) {
     let (stream, peer, local) = match register(accepted) {
         Ok(registered) => registered,
         Err(error) => {
@@ -33,7 +33,7 @@ pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted, public_id: u64) {
             return;
         }
     };
-    let client = worker.with_engine(|engine| engine.client_open(public_id, &peer, &local));
+    let client = worker.with_engine(|engine| engine.client_open_as(public_id, &peer, &local, face));
     let socket = Rc::new(Socket::new(stream));
     worker.clients.borrow_mut().insert(client, socket.clone());
     worker.client_opened();

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     cluster::SlotMap,
-    engine::{ClientId, Counters, Engine, Event, LaneId, Load, Order, OrderToken, Outcome, Registry, Scripts, Settings},
+    engine::{ClientId, Counters, Engine, Event, Face, LaneId, Load, Order, OrderToken, Outcome, Registry, Scripts, Settings},
     topology::{RefreshCause, TopologyHandle},
 };
 
@@ -51,8 +51,8 @@ pub struct Shared {
 
 /// What a worker is told.
 pub enum ToWorker {
-    /// A connection and its CLIENT ID.
-    Client(Accepted, u64),
+    /// A connection, its CLIENT ID, and what it is to see.
+    Client { accepted: Accepted, public_id: u64, face: Face },
     /// An order of some worker's client.
     Order { order: Arc<Order>, outcome: oneshot::Sender<Outcome> },
     /// Finish what is in flight, for at most so long, and end.
@@ -171,7 +171,7 @@ impl Worker {
         });
         while let Some(message) = inbox.recv().await {
             match message {
-                ToWorker::Client(accepted, public_id) => clients::start(&worker, accepted, public_id),
+                ToWorker::Client { accepted, public_id, face } => clients::start(&worker, accepted, public_id, face),
                 // Who asked may have gone: then nobody needs the answer.
                 ToWorker::Order { order, outcome } => {
                     let _ = outcome.send(worker.with_engine(|engine| engine.obey(&order)));
@@ -448,5 +448,6 @@ fn cause_of(cause: crate::engine::RefreshCause) -> RefreshCause {
         crate::engine::RefreshCause::UnknownAddress => RefreshCause::UnknownAddress,
         crate::engine::RefreshCause::ClusterDown => RefreshCause::ClusterDown,
         crate::engine::RefreshCause::LaneLost => RefreshCause::LaneLost,
+        crate::engine::RefreshCause::DefaultUser => RefreshCause::Asked,
     }
 }

@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn map(views: &[AskedView]) -> SlotMap {
-        let stamp = Stamp { version: 1, asked_at_us: 0, persona: Persona::default() };
+        let stamp = Stamp { version: 1, asked_at_us: 0, persona: Persona::default(), default_locked: false };
         merge(views, &AddressMap::default(), stamp, |_| false)
     }
 

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::cluster::{Addr, AskedView, NodesError, NodesView, Persona};
-use crate::control::{Connection, ControlError, Dialer, Pipeline, Reply};
+use crate::control::{Connection, ControlError, Credentials, Dialer, Pipeline, Reply};
 use crate::topology::hello::parse_hello;
 use crate::topology::pace::startup_wait;
 
@@ -24,6 +24,8 @@ pub(super) struct Answer {
     /// What the node says of itself; asked once on each connection, since a node that was restarted with another
     /// version needs a new one.
     pub persona: Option<Persona>,
+    /// Whether its default user needs a password, if that was asked and answered.
+    pub default_locked: Option<bool>,
     pub connection: Connection,
 }
 
@@ -42,10 +44,36 @@ pub(super) enum NoAnswer {
     Unresolved { seed: String, found: String },
 }
 
-/// Asks a node for its view, over `link` if there is one (a fresh connection takes over from one that turns out dead).
-pub(super) async fn ask_node(dialer: Dialer, addr: Addr, link: Option<Connection>, limit: Duration) -> Result<Answer, NoAnswer> {
+/// Asks a node for its view, over `link` if there is one (a fresh connection takes over from one that turns out dead), and
+/// on fresh connections, or when `asks_default` is set, also whether strangers are let in.
+pub(super) async fn ask_node(
+    dialer: Dialer,
+    addr: Addr,
+    link: Option<Connection>,
+    asks_default: bool,
+    limit: Duration,
+) -> Result<Answer, NoAnswer> {
     let late = NoAnswer::Late { addr: addr.clone(), limit };
-    timeout(limit, ask_patiently(dialer, addr, link)).await.unwrap_or(Err(late))
+    let asks_default = asks_default || link.is_none();
+    timeout(limit, async {
+        let asking = ask_patiently(dialer.clone(), addr.clone(), link);
+        if !asks_default {
+            return asking.await;
+        }
+        let (answer, default_locked) = tokio::join!(asking, ask_default(&dialer, &addr));
+        answer.map(|answer| Answer { default_locked, ..answer })
+    })
+    .await
+    .unwrap_or(Err(late))
+}
+
+/// Whether a connection that says nothing may do nothing. A connection that was let in stays so, so each question is a new one.
+async fn ask_default(dialer: &Dialer, addr: &Addr) -> Option<bool> {
+    let stranger = Dialer { credentials: Credentials::default(), ..dialer.clone() };
+    match stranger.dial(addr).await.ok()?.call(["HELLO", "2"]).await.ok()? {
+        Reply::Error(text) => Some(text.starts_with("NOAUTH")),
+        _ => Some(false),
+    }
 }
 
 async fn ask_patiently(dialer: Dialer, addr: Addr, link: Option<Connection>) -> Result<Answer, NoAnswer> {
@@ -70,7 +98,7 @@ fn answer(addr: Addr, reply: Reply, persona: Option<Persona>, connection: Connec
         other => return Err(NoAnswer::Refused { addr, found: format!("{other:?}") }),
     };
     match NodesView::parse(&text) {
-        Ok(view) => Ok(Answer { asked: AskedView { asked: addr, view }, persona, connection }),
+        Ok(view) => Ok(Answer { asked: AskedView { asked: addr, view }, persona, default_locked: None, connection }),
         Err(error) => Err(NoAnswer::Unreadable { addr, error }),
     }
 }
@@ -80,7 +108,7 @@ fn answer(addr: Addr, reply: Reply, persona: Option<Persona>, connection: Connec
 pub(super) async fn ask_seed(dialer: Dialer, seed: String, limit: Duration) -> Result<Answer, NoAnswer> {
     let mut asking = JoinSet::new();
     for addr in resolve(&seed, dialer.dial_timeout).await? {
-        asking.spawn(ask_node(dialer.clone(), addr, None, limit));
+        asking.spawn(ask_node(dialer.clone(), addr, None, true, limit));
     }
     let mut outcome = Err(NoAnswer::Unresolved { seed, found: "none".into() });
     while let Some(joined) = asking.join_next().await {

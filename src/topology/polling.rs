@@ -48,6 +48,10 @@ pub(super) struct Polling {
     links: FxHashMap<Addr, Connection>,
     /// By node id, what it said on its latest connection.
     personas: FxHashMap<Arc<str>, Persona>,
+    /// What the node said last that was asked whether its default user needs a password.
+    pub default_locked: Option<bool>,
+    /// The next node that is asked is asked that too.
+    pub asks_default: bool,
     under_way: JoinSet<Done>,
     busy: FxHashSet<Target>,
     round: u64,
@@ -68,6 +72,8 @@ impl Polling {
             answer_timeout,
             links: FxHashMap::default(),
             personas: FxHashMap::default(),
+            default_locked: None,
+            asks_default: false,
             under_way: JoinSet::new(),
             busy: FxHashSet::default(),
             round: 0,
@@ -124,7 +130,8 @@ impl Polling {
 
     /// Keeps what an answer brought besides the node's view.
     pub fn adopt(&mut self, answer: Answer) -> AskedView {
-        let Answer { asked, persona, connection } = answer;
+        let Answer { asked, persona, default_locked, connection } = answer;
+        self.default_locked = default_locked.or(self.default_locked);
         if let Some(persona) = persona {
             self.personas.insert(asked.view.myself().id.clone(), persona);
         }
@@ -165,13 +172,14 @@ impl Polling {
             return false;
         }
         let (dialer, limit, round) = (self.dialer.clone(), self.answer_timeout, self.round);
+        let asks_default = std::mem::take(&mut self.asks_default);
         let link = match &target {
             Target::Node(addr) => self.links.remove(addr),
             Target::Seed(_) => None,
         };
         self.under_way.spawn(async move {
             let outcome = match target.clone() {
-                Target::Node(addr) => ask_node(dialer, addr, link, limit).await,
+                Target::Node(addr) => ask_node(dialer, addr, link, asks_default, limit).await,
                 Target::Seed(seed) => ask_seed(dialer, seed, limit).await,
             };
             Done { target, round, outcome }

@@ -148,6 +148,7 @@ impl Refresher {
         let patience = if self.thorough { Patience::Everybody } else { Patience::Stragglers };
         let masters = masters_to_ask(&map, self.thorough, fastrand::shuffle);
 
+        self.polling.asks_default = causes.iter().any(|cause| matches!(cause, RefreshCause::Scheduled | RefreshCause::Asked));
         let mut asked_at_us = (self.now_us)();
         let mut round = self.polling.round(masters.into_iter().map(Target::Node).collect(), patience).await;
         self.complain_of(&round.failures);
@@ -205,7 +206,8 @@ impl Refresher {
         let persona = self.polling.oldest_persona(views.iter().map(|asked| &asked.view));
         let persona = persona.or_else(|| current.map(|map| map.persona.clone())).unwrap_or_default();
         let guess = persona.cursor_has_slot();
-        let stamp = Stamp { version: current.map_or(0, |map| map.version), asked_at_us, persona };
+        let default_locked = self.polling.default_locked.unwrap_or(current.is_some_and(|map| map.default_locked));
+        let stamp = Stamp { version: current.map_or(0, |map| map.version), asked_at_us, persona, default_locked };
         // A node that was not asked yet is most likely what the others are.
         let cursor_has_slot = |id: &str| self.polling.persona(id).map_or(guess, |persona| persona.cursor_has_slot());
         merge(views, &self.rules, stamp, cursor_has_slot)

@@ -5,9 +5,9 @@
 
 mod harness;
 
-mod client_commands;
 mod blocking;
 mod blocking_trouble;
+mod client_commands;
 mod clients;
 mod commands;
 mod failover;

@@ -10,7 +10,7 @@ use std::{
 use fastrand::Rng;
 use keyway::{
     cluster::SlotMap,
-    engine::{Auth, Engine, Scripts, Settings},
+    engine::{Auth, Engine, Identity, Scripts, Settings},
     resp::Limits,
 };
 
@@ -122,6 +122,8 @@ impl World {
             lane_buffer_max: plan.lane_buffer_max,
             node_timeout_us: plan.node_timeout_us,
             auth: plan.auth.then(|| Auth { username: None, password: "secret".into() }),
+            // With a password the nodes are behind the proxy's account; without, clients are their default user.
+            identity: if plan.auth { Identity::Proxy(Arc::default()) } else { Identity::Passthrough },
             ..Settings::default()
         };
         let drivers = (0..plan.engines).map(|index| Driver {

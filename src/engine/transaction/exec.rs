@@ -10,15 +10,15 @@ use super::{
     super::{
         Engine,
         answer::lane_mut,
+        identity::hello_proto as proto_of_hello,
         ids::{LaneId, NONE, Ticket},
         intake::whole,
-        local::parse_hello,
         merge::{Job, Merge, Part, integer},
         persona,
         pipe::LARGE_FRAME,
         pump::{could_be_refusal, spans_of},
         send::{BULK_FRAME, NotNow, Target},
-        session::{Pause, State},
+        session::{Pause, Session, State},
         split::PartWriter,
     },
     ABORTED, EXEC, MULTI,
@@ -227,7 +227,7 @@ impl Engine {
 
     /// The reply of a transaction whose units are all answered, element by element.
     fn assemble(&mut self, index: u32, job: &mut ExecJob, out: &mut Vec<u8>) {
-        let proto = self.clients[index as usize].proto;
+        let Session { proto, face, .. } = self.clients[index as usize];
         let elements = elements_of(job);
         encode::array(out, job.queued.items.len());
         self.clients[index as usize].transaction.get_or_insert_default().executing = Some(job.queued.items.len());
@@ -238,10 +238,10 @@ impl Engine {
             match item.kind {
                 ItemKind::Own | ItemKind::Hello => out.extend(self.own_answer(index, job.queued.frame(place))),
                 ItemKind::Split(kind) => write_split(kind, job.queued.frame(place), &elements[place], out),
-                ItemKind::ConfigGet if !fails() => persona::config_get(element(), proto, out),
-                ItemKind::CommandList if !fails() => persona::command_list(element(), false, out),
-                ItemKind::CommandCount if !fails() => persona::command_list(element(), true, out),
-                ItemKind::CommandNames if !fails() => persona::command_names(element(), proto, out),
+                ItemKind::ConfigGet if !fails() => persona::config_get(element(), proto, face, out),
+                ItemKind::CommandList if !fails() => persona::command_list(element(), false, &self.settings.policy, out),
+                ItemKind::CommandCount if !fails() => persona::command_list(element(), true, &self.settings.policy, out),
+                ItemKind::CommandNames if !fails() => persona::command_names(element(), proto, &self.settings.policy, out),
                 _ => out.extend_from_slice(element()),
             }
         }
@@ -351,8 +351,8 @@ fn write_unit(queued: &Queued, group: &Group, proto: Proto) -> (Vec<u8>, u32) {
 
 /// The protocol that a HELLO changes to, if nothing is wrong with it.
 fn hello_proto(frame: &[u8]) -> Option<Proto> {
-    let arguments: Vec<&[u8]> = spans_of(frame)?.iter().skip(1).map(|span| span.of(frame)).collect();
-    parse_hello(&arguments).ok()?.proto
+    let arguments: Vec<&[u8]> = spans_of(frame)?.iter().map(|span| span.of(frame)).collect();
+    proto_of_hello(&arguments)
 }
 
 fn write_hello(out: &mut Vec<u8>, proto: Proto) {

@@ -7,7 +7,10 @@ use crate::{
 };
 
 use super::{
-    super::{Engine, local::CLUSTER_DISABLED, modes::Modes, pump::spans_of, session::Pause, since::has_subcommands},
+    super::{
+        Engine, identity::hello_logs_in, local::CLUSTER_DISABLED, modes::Modes, pump::spans_of, session::Pause,
+        since::has_subcommands,
+    },
     CrossSlot, MULTI, cross_slot,
 };
 
@@ -159,6 +162,9 @@ impl Engine {
         let nested = matches!(command.class, Class::Transaction(Kind::Multi | Kind::Watch));
         // A password is for the servers' own AUTH only.
         let secret = matches!(command.class, Class::Local(Local::Auth | Local::Hello)) && command.accepts(spans.len());
+        if secret && self.logs_in_later(command, frame, spans) {
+            return self.refuse_queued(index, b"-ERR proxy: a login inside of a transaction is refused: log in before MULTI\r\n");
+        }
         let known = secret || frame.len() >= CHECKED_FRAME_MAX || self.is_checked(index, command, spans.len());
         if nested || !known {
             return self.check(index, Some(command), frame, slot);
@@ -172,7 +178,11 @@ impl Engine {
             return self.refuse_queued(index, text.as_bytes());
         }
         let substitute = command.flags.is_script().then(|| self.script_in_transaction(index, frame, spans)).flatten();
-        let kind = kind_of(command, spans.len(), self.is_unknown_here(command));
+        let kind = match command.class {
+            // The cluster knows who its users are.
+            Class::Local(Local::AclWhoami) if self.is_passthrough() => ItemKind::Plain,
+            _ => kind_of(command, spans.len(), self.is_unknown_here(command)),
+        };
         let Some(queued) = self.queued(index) else { return Ok(()) };
         match keyed {
             Keyed::One(slot, key) => {
@@ -189,6 +199,12 @@ impl Engine {
         }
         self.reply_now(index, b"+QUEUED\r\n");
         Ok(())
+    }
+
+    /// Whether this is a login that the cluster would have to be asked about when EXEC comes.
+    fn logs_in_later(&self, command: &Command, frame: &[u8], spans: &[Span]) -> bool {
+        let arguments: Vec<&[u8]> = spans.iter().map(|span| span.of(frame)).collect();
+        self.is_passthrough() && (command.class == Class::Local(Local::Auth) || hello_logs_in(&arguments))
     }
 
     fn has_room_for(&mut self, index: u32, bytes: usize) -> bool {

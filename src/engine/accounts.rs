@@ -1,0 +1,117 @@
+//! The proxy's own users: who may come in when the cluster knows the proxy's account only.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::users::Login;
+
+/// What lets somebody in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Secret {
+    /// Any password does, and the default user needs none.
+    NoPass,
+    /// The SHA-256 of a password.
+    Sha256([u8; 32]),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(if *self == Secret::NoPass { "nopass" } else { "***" })
+    }
+}
+
+/// Names and what lets them in; a name may stand there more than once, with a password each. Without any, everybody is let in.
+#[derive(Debug, Default)]
+pub struct Accounts(Vec<(Arc<[u8]>, Secret)>);
+
+/// What comes of a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Entrance {
+    As(Arc<[u8]>),
+    /// AUTH with one argument, where the default user needs none.
+    NoPasswordSet,
+    Wrong,
+}
+
+impl Accounts {
+    pub fn new(accounts: impl IntoIterator<Item = (String, Secret)>) -> Self {
+        Accounts(accounts.into_iter().map(|(name, secret)| (name.as_bytes().into(), secret)).collect())
+    }
+
+    /// Whether clients come in without a word.
+    pub(super) fn default_is_open(&self) -> bool {
+        self.0.is_empty() || self.0.iter().any(|(name, secret)| **name == *b"default" && *secret == Secret::NoPass)
+    }
+
+    pub(super) fn enter(&self, login: &Login) -> Entrance {
+        let wanted = login.name.as_deref().unwrap_or(b"default");
+        if wanted == b"default" && self.default_is_open() {
+            return if login.name.is_none() { Entrance::NoPasswordSet } else { Entrance::As(wanted.into()) };
+        }
+        let digest: [u8; 32] = Sha256::digest(login.password.expose()).into();
+        // All of them are compared, so that the time tells nothing of which it was.
+        let right = self.0.iter().fold(Choice::from(0), |right, (name, secret)| match secret {
+            Secret::NoPass => right | Choice::from(u8::from(**name == *wanted)),
+            Secret::Sha256(known) => right | (known.ct_eq(&digest) & Choice::from(u8::from(**name == *wanted))),
+        });
+        if right.into() { Entrance::As(wanted.into()) } else { Entrance::Wrong }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::users::Password;
+
+    fn sha(password: &str) -> Secret {
+        Secret::Sha256(Sha256::digest(password.as_bytes()).into())
+    }
+
+    #[track_caller]
+    fn check(accounts: &[(&str, Secret)], name: Option<&str>, password: &str, expected: Entrance) {
+        let accounts = Accounts::new(accounts.iter().map(|(name, secret)| ((*name).to_owned(), *secret)));
+        let login = Login { name: name.map(|name| name.as_bytes().into()), password: Password::new(password.as_bytes()) };
+        assert_eq!(accounts.enter(&login), expected, "{name:?}");
+    }
+
+    fn enters(name: &str) -> Entrance {
+        Entrance::As(name.as_bytes().into())
+    }
+
+    #[test]
+    fn without_accounts_everybody_is_the_default_user() {
+        check(&[], None, "x", Entrance::NoPasswordSet);
+        check(&[], Some("default"), "x", enters("default"));
+        check(&[], Some("app"), "x", Entrance::Wrong);
+        assert!(Accounts::default().default_is_open());
+    }
+
+    #[test]
+    fn a_name_and_one_of_its_passwords() {
+        let accounts = [("app", sha("one")), ("app", sha("two")), ("other", sha("three")), ("guest", Secret::NoPass)];
+        for (name, password) in [("app", "one"), ("app", "two"), ("other", "three"), ("guest", ""), ("guest", "x")] {
+            check(&accounts, Some(name), password, enters(name));
+        }
+        for (name, password) in [("app", "three"), ("app", ""), ("other", "one"), ("APP", "one"), ("default", "one"), ("", "one")]
+        {
+            check(&accounts, Some(name), password, Entrance::Wrong);
+        }
+        check(&accounts, None, "one", Entrance::Wrong);
+    }
+
+    #[test]
+    fn the_default_user_may_have_a_password() {
+        let locked = [("default", sha("one"))];
+        check(&locked, None, "one", enters("default"));
+        check(&locked, None, "two", Entrance::Wrong);
+        let open = [("default", Secret::NoPass), ("app", sha("one"))];
+        check(&open, None, "one", Entrance::NoPasswordSet);
+        check(&open, Some("default"), "any", enters("default"));
+        let is_open = |accounts: &[(&str, Secret)]| {
+            Accounts::new(accounts.iter().map(|(name, secret)| ((*name).to_owned(), *secret))).default_is_open()
+        };
+        assert!(is_open(&open) && !is_open(&locked) && !is_open(&[("app", Secret::NoPass)]));
+    }
+}

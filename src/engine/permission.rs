@@ -1,0 +1,99 @@
+//! Whether a user may run what the proxy carries out itself: a node is asked by a request of the same command that changes nothing.
+//!
+//! The answer holds until the next sweep, for a second at most. Of the default user it is asked only once a node has refused it
+//! something, and where other clients are concerned.
+
+use crate::command::{Command, Local};
+
+use super::{
+    Engine,
+    fan::asks_any,
+    merge::{Job, Merge},
+    session::Pause,
+    settings::Identity,
+};
+
+/// The question for a command: its answer does not matter unless it is a refusal, and it leaves no trace on a connection that others
+/// share. `None`: everybody may, or a node is asked anyway.
+fn question(local: Local) -> Option<&'static [&'static [u8]]> {
+    Some(match local {
+        Local::Ping => &[b"PING"],
+        Local::Echo => &[b"ECHO", b""],
+        Local::Select => &[b"SELECT", b"0"],
+        Local::Role => &[b"ROLE"],
+        Local::ClientCaching => &[b"CLIENT", b"CACHING", b"?"],
+        Local::ClientCapa => &[b"CLIENT", b"CAPA", b"?"],
+        Local::ClientGetname => &[b"CLIENT", b"GETNAME"],
+        Local::ClientGetredir => &[b"CLIENT", b"GETREDIR"],
+        Local::ClientId => &[b"CLIENT", b"ID"],
+        Local::ClientImportSource => &[b"CLIENT", b"IMPORT-SOURCE", b"?"],
+        Local::ClientInfo => &[b"CLIENT", b"INFO"],
+        Local::ClientKill => &[b"CLIENT", b"KILL", b"ID", b"0"],
+        Local::ClientList => &[b"CLIENT", b"LIST", b"ID", b"0"],
+        Local::ClientNoEvict => &[b"CLIENT", b"NO-EVICT", b"?"],
+        Local::ClientNoTouch => &[b"CLIENT", b"NO-TOUCH", b"?"],
+        Local::ClientPause => &[b"CLIENT", b"PAUSE", b"?"],
+        Local::ClientReply => &[b"CLIENT", b"REPLY", b"?"],
+        Local::ClientSetinfo => &[b"CLIENT", b"SETINFO", b"?", b""],
+        Local::ClientSetname => &[b"CLIENT", b"SETNAME", b""],
+        Local::ClientTracking => &[b"CLIENT", b"TRACKING", b"?"],
+        Local::ClientTrackinginfo => &[b"CLIENT", b"TRACKINGINFO"],
+        Local::ClientUnblock => &[b"CLIENT", b"UNBLOCK", b"0"],
+        // It takes no argument that could be wrong.
+        Local::ClientUnpause => &[b"CLIENT", b"UNPAUSE"],
+        Local::AclWhoami
+        | Local::Auth
+        | Local::ClientHelp
+        | Local::ClusterRefused
+        | Local::Hello
+        | Local::Monitor
+        | Local::Move
+        | Local::Quit
+        | Local::Reset
+        | Local::Swapdb => return None,
+    })
+}
+
+/// Whether a command reaches other clients.
+fn reaches_others(local: Local) -> bool {
+    matches!(local, Local::ClientKill | Local::ClientList | Local::ClientPause | Local::ClientUnblock | Local::ClientUnpause)
+}
+
+impl Engine {
+    /// Asks whether the client's user may run a command that the proxy carries out, if that is to be asked.
+    pub(super) fn ask_permission(
+        &mut self,
+        index: u32,
+        command: &'static Command,
+        local: Local,
+        frame: &[u8],
+    ) -> Option<Result<(), Pause>> {
+        let user = self.clients[index as usize].user;
+        let free = !self.users.is_restricted(user) && !reaches_others(local);
+        if free
+            // What EXEC carries out has nothing to wait for; what reaches other clients is not among it.
+            || self.captured.is_some()
+            || matches!(self.settings.identity, Identity::Proxy(_))
+            || self.table.map.is_none()
+            || self.users.is_permitted(user, command.id)
+        {
+            return None;
+        }
+        let question = asks_any(question(local)?);
+        Some(self.one_part(index, &question, Job::Permit { frame: frame.to_vec(), command }))
+    }
+
+    /// The node has answered. False: the command is carried out.
+    pub(super) fn permitted(&mut self, merge: &mut Merge, out: &mut Vec<u8>) -> bool {
+        let Job::Permit { frame, command } = std::mem::replace(&mut merge.job, Job::Sum) else { return true };
+        let reply = merge.reply(0);
+        let refusals = [&b"-NOPERM"[..], b"-NOAUTH", b"-WRONGPASS", b"-LOADING", b"-ERR proxy:"];
+        if refusals.iter().any(|code| reply.starts_with(code)) {
+            out.extend_from_slice(reply);
+            return true;
+        }
+        self.users.permit(merge.via.user, command.id);
+        merge.next_stage(Job::Again { frame });
+        false
+    }
+}
