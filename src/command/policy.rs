@@ -126,6 +126,9 @@ impl Policy {
 
     /// Whether a request of this command is refused, whoever asks.
     pub fn refuses(&self, command: &Command) -> bool {
+        if command.class == Class::Container {
+            return command.subs.iter().all(|sub| self.refuses(sub));
+        }
         match self.verdict(command) {
             Verdict::Denied => true,
             Verdict::Allowed => matches!(command.class, Class::Blocked(_)) && unblocked(command).is_none(),
@@ -221,6 +224,9 @@ mod tests {
         for (name, refused) in [("SHUTDOWN", true), ("SYNC", true), ("CONFIG|SET", false), ("DEBUG", false), ("GET", false)] {
             assert_eq!(policy.refuses(named(name)), refused, "{name}");
         }
+        let policy = Policy::new(rules("config|set"), rules("config"));
+        assert!(!policy.refuses(named("CONFIG")), "one of its subcommands can be run");
+        assert!(Policy::new(Vec::new(), rules("config")).refuses(named("CONFIG")));
         assert!(Policy::default().refuses(named("CONFIG|SET")) && !Policy::default().refuses(named("GET")));
     }
 

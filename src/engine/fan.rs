@@ -64,6 +64,10 @@ impl Engine {
         let targets =
             if command.name == "SCRIPT|FLUSH" { self.table.all().map(Target::Node).collect() } else { self.master_targets() };
         let merge = self.owe_merge(index, job);
+        if fan == Fan::RandomKey {
+            // How many keys there are is for the proxy to know; whether the user may have one is asked with the next question.
+            self.merges[merge as usize].via.user = self.users.service();
+        }
         for target in targets {
             self.add_part(merge, target, 0, (0, 0), |out| out.extend_from_slice(request.unwrap_or(frame)));
         }
@@ -184,6 +188,8 @@ impl Engine {
     pub(super) fn random_key_stage(&mut self, index: u32) {
         let Job::RandomKey { others } = &mut self.merges[index as usize].job else { return };
         let target = others.pop().unwrap_or(Target::Any(Slot::of(b"")));
+        let merge = &mut self.merges[index as usize];
+        merge.via.user = self.clients[merge.client as usize].user;
         self.add_part(index, target, 0, (0, 0), |out| encode::command(out, &[b"RANDOMKEY"]));
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    cluster::Slot,
+    cluster::{Persona, Slot},
     command::Command,
     resp::{Limits, Proto, ProtocolError, Span, encode},
 };
@@ -357,7 +357,7 @@ impl Engine {
             }
         };
         let (mut options, mut mistake) = hello_options(arguments.get(2..).unwrap_or_default());
-        if self.persona().is_some_and(|persona| persona.version_numbers() >= (7, 2, 0)) {
+        if self.persona().is_some_and(reads_options_first) {
             if let Some(error) = mistake.take() {
                 self.reply_now(index, &error);
                 return Ok(());
@@ -378,8 +378,11 @@ impl Engine {
     }
 
     fn hello_goes_on(&mut self, index: u32, hello: &mut HelloJob) -> HelloStep {
+        let reads_first = self.persona().is_some_and(reads_options_first);
         while let Some(option) = hello.options.pop_front() {
             match option {
+                // The name is given only to somebody.
+                HelloOption::Name(_) if reads_first && self.clients[index as usize].modes.has(Modes::LOCKED_OUT) => break,
                 HelloOption::Name(name) => self.labels(index).name = name,
                 HelloOption::Auth(login) if matches!(self.settings.identity, Identity::Passthrough) => {
                     return HelloStep::Ask(login);
@@ -397,7 +400,7 @@ impl Engine {
         let persona = self.persona().cloned().unwrap_or_default();
         let session = &mut self.clients[index as usize];
         if session.modes.has(Modes::LOCKED_OUT) {
-            let form = if persona.version_numbers() >= (7, 2, 0) { "HELLO <proto> AUTH" } else { "HELLO AUTH" };
+            let form = if reads_options_first(&persona) { "HELLO <proto> AUTH" } else { "HELLO AUTH" };
             return HelloStep::Reply(
                 format!(
                     "-NOAUTH HELLO must be called with the client already authenticated, otherwise the {form} <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n"
@@ -536,6 +539,11 @@ impl Engine {
 pub(super) enum Unfinished {
     Refused(ProtocolError),
     Wait,
+}
+
+/// Whether HELLO reads all its options before any of them does something.
+fn reads_options_first(persona: &Persona) -> bool {
+    persona.version_numbers() >= (7, 2, 0)
 }
 
 fn protocol(version: &[u8]) -> Result<Proto, &'static [u8]> {

@@ -405,7 +405,9 @@ fn part_error(merge: &Merge, first: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(error);
     // What every part says is no news of one of them: bad arguments are told in the server's own words.
     let unanimous = (0..merge.parts.len()).all(|part| merge.reply(part) == merge.reply(first));
-    if !unanimous {
+    // Whoever only reads is told in the server's words what he may not.
+    let plain = matches!(merge.job, Job::Mget) && error.starts_with(b"-NOPERM");
+    if !unanimous && !plain {
         let place = match merge.parts[first].target {
             Target::Slot(slot) => format!("slot {}", slot.get()),
             Target::Any(_) | Target::Node(_) | Target::Prefer(..) => format!("node {} of {}", first + 1, merge.parts.len()),
