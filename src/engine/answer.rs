@@ -31,6 +31,10 @@ impl From<ReplyError> for Broken {
     }
 }
 
+/// A key on the move is only to be had behind ASKING.
+const MAY_NOT_ASK: &[u8] =
+    b"-NOPERM proxy: the key's slot is moving to another node, where the user needs +asking to reach it\r\n";
+
 /// The lane that an id names, if it is still there.
 pub(super) fn lane_mut(lanes: &mut Slab<Lane>, id: LaneId) -> Option<&mut Lane> {
     lanes.get_mut(id.index as usize).filter(|lane| lane.id == id)
@@ -278,6 +282,9 @@ impl Engine {
             if let Some(block) = self.retries.get_mut(front.retry as usize).and_then(|retry| retry.block.as_mut()) {
                 block.learn(reply);
             }
+            if lane.lead_error.is_some() && lane.lead_seen == front.lead {
+                lane.lead_answer = Some(reply.to_vec());
+            }
             // A redirect tells more than what else is wrong: where it leads, that will be told again.
             if let Some(error) = reply.strip_prefix(b"-")
                 && (lane.lead_error.is_none() || could_be_refusal(error))
@@ -316,13 +323,21 @@ impl Engine {
 
     /// The last reply of a request that others led: ASKING's, or those inside of MULTI and EXEC.
     fn unit_complete(&mut self, index: u32, entry: &InFlight, reply: &[u8]) {
-        let refused = self.lanes[index as usize].lead_error.take();
+        let lane = &mut self.lanes[index as usize];
+        let (refused, answer) = (lane.lead_error.take(), lane.lead_answer.take());
+        if let (Some(answer), true) = (answer, self.is_wrapped(entry)) {
+            // The user may not run MULTI. It was carried out alone, so what it says is the answer, whatever it looks like.
+            return self.judge(index, entry, &answer, Speaker::Script);
+        }
         let marked = self.is_marked(entry);
         let why = refused.as_deref().filter(|_| marked || reply.starts_with(b"-EXECABORT"));
         if let Some(why) = why.filter(|_| !marked && self.is_transaction(entry)) {
             return self.transaction_refused(index, entry, why);
         }
-        let reply = why.unwrap_or(reply);
+        let reply = match refused.as_deref() {
+            Some(error) if error.starts_with(b"-NOPERM") && reply.starts_with(b"-MOVED ") => MAY_NOT_ASK,
+            _ => why.unwrap_or(reply),
+        };
         if !self.is_wrapped(entry) {
             return self.judge(index, entry, reply, Speaker::Unknown);
         }

@@ -598,3 +598,6 @@ fn last_of_each(options: VecDeque<HelloOption>) -> VecDeque<HelloOption> {
         options.into_iter().partition(|option| matches!(option, HelloOption::Auth(_)));
     logins.pop().into_iter().chain(names.pop()).collect()
 }
+
+#[cfg(test)]
+mod tests;

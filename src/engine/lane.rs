@@ -114,6 +114,8 @@ pub struct Lane {
     pub lead_seen: u32,
     /// An error among them: why a unit was refused, where EXEC only says that it was.
     pub lead_error: Option<Vec<u8>>,
+    /// What the request itself said where MULTI had been refused before it: it was carried out then and there.
+    pub lead_answer: Option<Vec<u8>>,
     pub scanner: ReplyScanner,
     /// The beginning of a reply that is not whole yet.
     pub carry: Vec<u8>,
@@ -161,6 +163,7 @@ impl Lane {
             queue: VecDeque::new(),
             lead_seen: 0,
             lead_error: None,
+            lead_answer: None,
             scanner: ReplyScanner::default(),
             carry: Vec::new(),
             carry_scanned: 0,

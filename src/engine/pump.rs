@@ -60,7 +60,7 @@ pub struct Retry {
     /// A script that is sent again goes inside of MULTI and EXEC: what EXEC's array holds is the script's own answer, and a refusal
     /// is a node's. So no script's words are believed twice.
     pub wrapped: bool,
-    healed: bool,
+    pub healed: bool,
     /// It rides a private lane: this one, if it has been leased already.
     pub private: Option<Option<LaneId>>,
     /// That lane stays the client's when the request is answered: it watches keys.
@@ -142,6 +142,7 @@ impl Engine {
         if !could_be_refusal(line) {
             if line.starts_with(b"NOAUTH") || line.starts_with(b"NOPERM") {
                 self.note_refusal(lane_index, line);
+                return line.starts_with(b"NOPERM") && self.load_for_user(entry);
             }
             return false;
         }

@@ -8,7 +8,13 @@ use dashmap::DashMap;
 
 use crate::resp::{Span, encode};
 
-use super::{Engine, pump::spans_of};
+use super::{
+    Engine,
+    ids::NONE,
+    lane::{InFlight, Via},
+    merge::Job,
+    pump::spans_of,
+};
 
 /// Bodies by SHA1, shared by all workers, bounded in bytes. A new body is looked up off the hot path only: a worker first asks
 /// its own memory of what it has handed in.
@@ -123,6 +129,32 @@ impl Engine {
         arguments[1] = &body;
         encode::command(&mut out, &arguments);
         Some(out.into())
+    }
+}
+
+impl Engine {
+    /// A user may run EVALSHA and not the EVAL that would heal it: the proxy's own account loads the body where it is missing, and
+    /// the user's EVALSHA is sent again. Answers whether it does so.
+    pub(super) fn load_for_user(&mut self, entry: &InFlight) -> bool {
+        let Some(retry) = self.retries.get(entry.retry as usize).filter(|retry| retry.healed && entry.ticket.part == NONE) else {
+            return false;
+        };
+        let Some(spans) = spans_of(&retry.frame).filter(|spans| spans.len() > 1) else { return false };
+        let (frame, target) = (retry.frame.clone(), retry.target);
+        let body = spans[1].of(&frame);
+        let sha = sha1_smol::Sha1::from(body).digest().to_string();
+        let mut arguments: Vec<&[u8]> = spans.iter().map(|span| span.of(&frame)).collect();
+        arguments[0] = if arguments[0].eq_ignore_ascii_case(b"EVAL") { b"EVALSHA" } else { b"EVALSHA_RO" };
+        arguments[1] = sha.as_bytes();
+        let mut again = Vec::new();
+        encode::command(&mut again, &arguments);
+        self.drop_retry(entry.retry);
+        let (client, seq) = (entry.ticket.client, entry.ticket.seq);
+        let via = Via { user: self.users.service(), ..self.clients[client as usize].via() };
+        let merge = self.open_merge(client, seq, via, Job::SendTo { frame: again, slot: target.slot() });
+        self.clients[client as usize].unsettle();
+        self.add_part(merge, target, 0, (0, 0), |out| encode::command(out, &[b"SCRIPT", b"LOAD", body]));
+        true
     }
 }
 

@@ -36,6 +36,7 @@ const TRANSCRIPTS: &[(&str, &str)] = &[
     ("streams", include_str!("transcripts/streams.txt")),
     ("scripts", include_str!("transcripts/scripts.txt")),
     ("transactions", include_str!("transcripts/transactions.txt")),
+    ("identity", include_str!("transcripts/identity.txt")),
     ("connection", include_str!("transcripts/connection.txt")),
     ("clients", include_str!("transcripts/clients.txt")),
     ("server", include_str!("transcripts/server.txt")),

@@ -59,6 +59,11 @@ fn cluster_clients(server: Server) {
     let mut python = bound_command(&venv().join("bin/python"));
     python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/redis_py_cluster.py")).arg(port.to_string());
     assert_eq!(run(python), "ok\n");
+
+    let mut node = bound_command(&tool("node"));
+    node.env("NODE_PATH", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.tools/node/node_modules"));
+    node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/ioredis_cluster.cjs")).arg(port.to_string());
+    assert_eq!(run(node), "ok\n");
 }
 
 crate::on_every_server!(cluster_clients);

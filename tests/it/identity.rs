@@ -165,6 +165,25 @@ fn rights(server: Server) {
     login(&mut found, "nobody", "nobody-secret");
     assert_eq!(found.call(&["SCAN", "0"]), expected.call(&["SCAN", "0"]));
 
+    // Who may run a script by its hash may do so on a node that has never seen it.
+    let sha = proxy.client().call(&["SCRIPT", "LOAD", "return redis.call('GET', KEYS[1])"]).text();
+    for member in cluster.members() {
+        assert_eq!(member.client().call(&["SCRIPT", "FLUSH"]), Reply::ok());
+    }
+    for (user, more) in [("hashed", "+multi"), ("only-hashed", "-multi")] {
+        let rule = ["ACL", "SETUSER", user, "on", ">p", "~key:*", "+evalsha", "+get", "+exec", more];
+        assert_eq!(proxy.client().call(&rule), Reply::ok());
+        let mut client = proxy.client();
+        login(&mut client, user, "p");
+        for name in ["key:1", "key:2", "key:3", "key:4"] {
+            assert_eq!(client.call(&["EVALSHA", &sha, "1", name]), Reply::bulk("v"), "{user}");
+        }
+        assert!(client.call(&["EVAL", "return 1", "0"]).text().starts_with("NOPERM"));
+        for member in cluster.members() {
+            assert_eq!(member.client().call(&["SCRIPT", "FLUSH"]), Reply::ok());
+        }
+    }
+
     // A command of a restricted user that no table knows does not make it unknown to others.
     assert!(found.call(&["NOSUCH", "a"]).text().contains("unknown command"));
 }
