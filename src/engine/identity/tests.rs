@@ -8,6 +8,8 @@ use crate::{
     resp::encode,
 };
 
+/// The answers to the greeting of a private lane: its user is who he says, and the lane has this number.
+const LET_IN: &[u8] = b"+OK\r\n:5\r\n";
 const WRONG: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 
 /// An engine with clients and one node, and what they said to each other.
@@ -92,8 +94,8 @@ impl World {
     fn log_in(&mut self, client: ClientId, password: &str) -> LaneId {
         self.ask(client, &["AUTH", "app", password]);
         let lane = self.dialled();
-        assert_eq!(self.sent(lane), format!("AUTH app {password} "));
-        self.engine.lane_bytes(lane, b"+OK\r\n");
+        assert_eq!(self.sent(lane), format!("AUTH app {password} CLIENT ID "));
+        self.engine.lane_bytes(lane, LET_IN);
         assert_eq!(self.sent(lane), format!("AUTH app {password} "), "the request itself, once the greeting was taken");
         self.engine.lane_bytes(lane, b"+OK\r\n");
         assert_eq!(self.told(client), "+OK\r\n");
@@ -143,8 +145,8 @@ fn what_follows_an_auth_waits_for_it_and_rides_its_lanes() {
     world.ask(client, &["AUTH", "app", "right"]);
     world.ask(client, &["GET", "k"]);
     let lane = world.dialled();
-    assert_eq!(world.sent(lane), "AUTH app right ");
-    world.engine.lane_bytes(lane, b"+OK\r\n");
+    assert_eq!(world.sent(lane), "AUTH app right CLIENT ID ");
+    world.engine.lane_bytes(lane, LET_IN);
     world.sent(lane);
     world.engine.lane_bytes(lane, b"+OK\r\n");
     let shared = world.dialled();
