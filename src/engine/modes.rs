@@ -74,7 +74,8 @@ impl Engine {
         if modes.has(Modes::MONITORING) {
             return self.refuse_while_monitoring(index, command, frame, spans).then_some(Ok(()));
         }
-        if self.is_held_by_pause(modes, command, frame, spans) {
+        let exec_writes = || modes.has(Modes::PAUSED_WRITES) && command.name == "EXEC" && self.queued_may_replicate(index);
+        if self.is_held_by_pause(modes, command, frame, spans) || exec_writes() {
             return Some(Err(Pause::Client));
         }
         if modes.has(Modes::TRANSACTION) {

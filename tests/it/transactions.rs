@@ -98,7 +98,7 @@ fn counters(load: &Load, me: usize) {
         let tag = load.any_tag();
         let [one, two] = ["pair:one", "pair:two"].map(|name| format!("{tag}{name}"));
         let commands = [format!("INCR {one}"), format!("INCR {two}"), "PING".to_owned()];
-        let reply = transaction(&mut client, &commands, me % 2 == 0);
+        let reply = transaction(&mut client, &commands, me.is_multiple_of(2));
         let (one, two) = (counts.entry(one).or_default().note(&reply), counts.entry(two).or_default().note(&reply));
         if one && two {
             let [Reply::Integer(one), Reply::Integer(two), pong] = reply.elements() else { panic!("EXEC: {reply:?}") };
@@ -150,7 +150,7 @@ fn scripts(load: &Load, me: usize) {
 /// Compare and set: read under WATCH, write what was read plus one. Every success counts once.
 fn compare_and_set(load: &Load, me: usize) {
     let mut client = Client::connect(load.port);
-    let proto = if me % 2 == 0 { "2" } else { "3" };
+    let proto = if me.is_multiple_of(2) { "2" } else { "3" };
     client.call(&["HELLO", proto]);
     let null = if proto == "2" { Reply::NullArray } else { Reply::Null };
     let mut counts: BTreeMap<String, Count> = BTreeMap::new();
@@ -415,7 +415,7 @@ fn refusals(server: Server) {
         reply.text()
     };
     let all = ["DBSIZE", "FLUSHALL", "INFO", "RANDOMKEY", "KEYS *", "SCAN 0", "SCRIPT EXISTS x", "SUBSCRIBE c", "CLIENT LIST"];
-    for command in all.iter().chain(&["CLIENT REPLY OFF", "SHUTDOWN", "MONITOR"]) {
+    for command in all.iter().chain(&["CLIENT REPLY OFF", "CLIENT UNPAUSE", "SHUTDOWN"]) {
         let request: Vec<&str> = command.split(' ').collect();
         let text = refused(&mut client, &request);
         assert!(text.starts_with("ERR proxy: "), "{command}: {text}");
@@ -496,6 +496,20 @@ fn connections(server: Server) {
     assert_eq!(line.contains(" watch=2 "), line.contains(" watch="), "{line}");
     drop(client);
 
+    // A pause of writes holds EXEC if it writes, and only then.
+    let (mut reader, mut writer) = (proxy.client(), proxy.client());
+    for (client, command) in [(&mut reader, ["GET", "a"]), (&mut writer, ["INCR", "a"])] {
+        assert_eq!(client.call(&["MULTI"]), Reply::ok());
+        assert_eq!(client.call(&command), Reply::Simple(b"QUEUED".to_vec()));
+    }
+    let mut admin = proxy.client();
+    assert_eq!(admin.call(&["CLIENT", "PAUSE", "60000", "WRITE"]), Reply::ok());
+    send(&mut writer, "EXEC\r\n");
+    assert_eq!(reader.call(&["EXEC"]), Reply::Array(vec![Reply::bulk("2")]));
+    assert_eq!(reader.call(&["GET", "a"]), Reply::bulk("2"), "the other EXEC waits");
+    assert_eq!(admin.call(&["CLIENT", "UNPAUSE"]), Reply::ok());
+    assert_eq!(writer.receive().expect("a reply"), integers(&[3]));
+
     // Each takes a lane of four, and all four come back however their clients go.
     for round in 0..5 {
         let mut clients: Vec<Client> = (0..4).map(|_| proxy.client()).collect();
@@ -564,7 +578,7 @@ fn over_slots(server: Server) {
 
     // As kombu does it: WATCH one key, change another.
     for (changed, expected) in [("none", "*[:1, :1]"), ("queue", "*[:0, :2]"), ("watched", "*-1")] {
-        assert_eq!(client.call(&["HSET", "watched", "tag", "job"]).is_error(), false);
+        assert!(!client.call(&["HSET", "watched", "tag", "job"]).is_error());
         assert_eq!(client.call(&["WATCH", "watched"]), Reply::ok());
         match changed {
             "none" => {}

@@ -108,6 +108,16 @@ impl Engine {
         self.clients[index as usize].transaction.as_mut()?.queued.as_mut()
     }
 
+    /// Whether EXEC would write, or reach replicas in another way.
+    pub(in super::super) fn queued_may_replicate(&self, index: u32) -> bool {
+        let transaction = self.clients[index as usize].transaction.as_ref();
+        let Some(queued) = transaction.and_then(|transaction| transaction.queued.as_ref()) else { return false };
+        (0..queued.items.len()).map(|item| queued.frame(item)).any(|frame| {
+            let spans = spans_of(frame).unwrap_or_default();
+            command::resolve(frame, &spans).is_ok_and(|command| self.may_replicate(command, frame, &spans))
+        })
+    }
+
     /// EXEC will answer EXECABORT. What was queued is of no use any more.
     pub(super) fn spoil(&mut self, index: u32) {
         if let Some(queued) = self.queued(index) {
@@ -340,9 +350,42 @@ impl Engine {
     }
 }
 
-/// Whether the proxy has its answer to this command at once.
+/// Whether the proxy has its answer to this command at once, which is when `own_answer` asks for it.
 fn is_told_at_once(local: Local) -> bool {
-    !matches!(local, Local::ClientList | Local::ClientKill | Local::ClientPause | Local::ClientUnpause | Local::ClientUnblock)
+    match local {
+        Local::AclWhoami
+        | Local::Auth
+        | Local::ClientCaching
+        | Local::ClientCapa
+        | Local::ClientGetname
+        | Local::ClientGetredir
+        | Local::ClientId
+        | Local::ClientImportSource
+        | Local::ClientInfo
+        | Local::ClientNoEvict
+        | Local::ClientNoTouch
+        | Local::ClientSetinfo
+        | Local::ClientSetname
+        | Local::ClientTracking
+        | Local::ClientTrackinginfo
+        | Local::ClusterRefused
+        | Local::Hello
+        | Local::Move
+        | Local::Role
+        | Local::Select
+        | Local::Swapdb => true,
+        // Nodes answer these.
+        Local::ClientHelp | Local::Echo | Local::Monitor | Local::Ping => true,
+        // Other workers are asked, or the connection is another afterwards.
+        Local::ClientKill
+        | Local::ClientList
+        | Local::ClientPause
+        | Local::ClientReply
+        | Local::ClientUnblock
+        | Local::ClientUnpause
+        | Local::Quit
+        | Local::Reset => false,
+    }
 }
 
 fn kind_of(command: &Command, arguments: usize, unknown: bool) -> ItemKind {
@@ -350,7 +393,8 @@ fn kind_of(command: &Command, arguments: usize, unknown: bool) -> ItemKind {
         Class::Local(Local::ClusterRefused) => ItemKind::Own,
         // Before Redis 7 a server says only now that it has no such subcommand.
         Class::Local(_) if unknown || !command.accepts(arguments) => ItemKind::Plain,
-        Class::Local(Local::Ping | Local::Echo | Local::ClientHelp) => ItemKind::Plain,
+        // MONITOR is refused by every server when EXEC comes to it.
+        Class::Local(Local::Ping | Local::Echo | Local::ClientHelp | Local::Monitor) => ItemKind::Plain,
         Class::Local(Local::Hello) if arguments > 1 => ItemKind::Hello,
         Class::Local(_) => ItemKind::Own,
         _ => match command.name {
