@@ -192,7 +192,7 @@ fn a_users_place_is_given_to_another_only_when_its_lanes_are_closed() {
     let other = world.client();
     world.ask(other, &["AUTH", "other", "two"]);
     let lane = world.dialled();
-    assert_eq!(world.sent(lane), "AUTH other two ");
+    assert_eq!(world.sent(lane), "AUTH other two CLIENT ID ");
 }
 
 #[test]
