@@ -33,6 +33,9 @@ impl World {
                 .truth
                 .accuse(format!("client {index} was told {:?} and was owed nothing", String::from_utf8_lossy(reply)));
         };
+        if self.clients[index].confused {
+            return;
+        }
         if reply.first() == Some(&b'-') && self.is_allowed_error(index, &owed, reply) {
             return self.told_error(index, &owed);
         }
@@ -53,6 +56,12 @@ impl World {
     fn told_error(&mut self, index: usize, owed: &Owed) {
         match &owed.expect {
             Expect::Scan => self.clients[index].scan = None,
+            Expect::Begun => {
+                self.clients[index].confused = true;
+                self.later(0, What::GiveUp(index));
+            }
+            // Also where another error was expected: what its consequences are is not known then.
+            Expect::Queued | Expect::Refused(_) => self.clients[index].spoiled = true,
             Expect::Watched => self.clients[index].watch_failed = true,
             Expect::Compare(key) => self.compare(index, &key.clone(), Err(())),
             Expect::Confirmed { .. } => self.listening_failed(index, owed),
@@ -81,6 +90,9 @@ impl World {
                 Expect::Counter(_) | Expect::Count(_) | Expect::Sha(_) | Expect::Unknown | Expect::Popped { .. }
             );
             return owed.write && (untagged || self.truth.is_unknown(tag));
+        }
+        if text == "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n" {
+            return owed.expect.waits() && self.unblocked.contains(&self.clients[index].public_id);
         }
         if text.starts_with("-NOPERM") {
             return owed.forbidden && self.users_at(index, owed.seq).contains(&Some(User::Bob));
@@ -165,6 +177,10 @@ impl World {
                 let keys = elements.next().and_then(view);
                 self.check_page(index, cursor, keys)
             }
+            (Expect::Begun, View::Simple(b"OK")) => {
+                self.clients[index].spoiled = false;
+                Ok(())
+            }
             (Expect::Queued, View::Simple(b"QUEUED")) | (Expect::Watched, View::Simple(b"OK")) => Ok(()),
             (Expect::Compare(key), found) => {
                 is_text_of(key, &found)?;
@@ -191,7 +207,7 @@ impl World {
                 let (Some(View::Bulk(key)), Some(View::Bulk(element))) = (key, element) else { return Err("no element".into()) };
                 self.check_popped(index, owed, Some(key), Some(element))
             }
-            (Expect::Handed { timeout_us, .. }, View::Null) => self.check_not_early(owed, Some(*timeout_us)),
+            (Expect::Handed { timeout_us, .. }, View::Null) => self.check_not_early(index, owed, Some(*timeout_us)),
             (Expect::Handed { own, .. }, View::Bulk(_)) => self.applied_once(tag, std::slice::from_ref(own)),
             (Expect::Published(object), View::Integer(0..)) => self.applied_once(tag, std::slice::from_ref(object)),
             (Expect::Confirmed { .. }, View::Array(elements) | View::Push(elements)) => {

@@ -353,7 +353,6 @@ impl World {
             0 => self.close_client(client, true),
             1 if !self.clients[client].is_scanning() => {
                 self.clients[client].left = 0;
-                self.clients[client].planned.clear();
                 self.half_close(client);
             }
             _ => {

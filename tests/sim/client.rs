@@ -25,6 +25,8 @@ pub enum Expect {
     Forged(Vec<u8>),
     /// An error that begins so.
     Refused(String),
+    /// MULTI's OK.
+    Begun,
     Queued,
     /// EXEC's array, of this transaction.
     Unit(usize),
@@ -116,6 +118,7 @@ pub enum Life {
 pub struct Client {
     pub engine: usize,
     pub id: ClientId,
+    pub public_id: u64,
     pub life: Life,
     pub to_engine: Stream,
     pub to_client: Stream,
@@ -137,6 +140,10 @@ pub struct Client {
     /// It asks nothing before it has an answer.
     pub compares: bool,
     pub watch_failed: bool,
+    /// A command of its transaction was not queued, for no fault of its own.
+    pub spoiled: bool,
+    /// Its MULTI failed: what it is told since means nothing to it, and it is about to go.
+    pub confused: bool,
     pub ears: Ears,
     /// Who it is, from which request on.
     pub names: Vec<Since>,
@@ -150,10 +157,11 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(engine: usize, id: ClientId, left: u32) -> Client {
+    pub fn new(engine: usize, id: ClientId, public_id: u64, left: u32) -> Client {
         Client {
             engine,
             id,
+            public_id,
             life: Life::Open,
             to_engine: Stream::default(),
             to_client: Stream::default(),
@@ -170,6 +178,8 @@ impl Client {
             planned: VecDeque::new(),
             compares: false,
             watch_failed: false,
+            spoiled: false,
+            confused: false,
             ears: Ears::default(),
             names: Vec::new(),
             asks_resp3: false,

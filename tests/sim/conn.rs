@@ -36,6 +36,8 @@ pub struct Conn {
     pub lane: LaneId,
     pub node: usize,
     pub connected: bool,
+    /// When the engine wanted it.
+    pub dialled: u64,
     pub open: bool,
     pub to_node: Stream,
     pub from_node: Stream,
@@ -51,6 +53,8 @@ pub struct Conn {
     pub waits: Option<usize>,
     /// MULTI was queued, and EXEC was not.
     pub in_multi: bool,
+    /// No blocking command was queued yet.
+    pub fresh: bool,
     /// A blocking command was queued whose answer the engine has not heard.
     pub leased: bool,
     /// What was queued behind MULTI, until EXEC.
@@ -69,6 +73,7 @@ impl World {
             lane,
             node,
             connected: false,
+            dialled: self.now,
             open: true,
             to_node: Stream::default(),
             from_node: Stream::default(),
@@ -80,6 +85,7 @@ impl World {
             replies: VecDeque::new(),
             waits: None,
             in_multi: false,
+            fresh: true,
             leased: false,
             unit: Vec::new(),
             answered: 0,
@@ -278,7 +284,9 @@ impl World {
         let mut exec_end = None;
         for frame in conn.frames.iter().rev() {
             match frame.args[0].as_slice() {
-                b"EXEC" => exec_end = Some(frame.end),
+                b"EXEC" if frame.args.len() == 1 => exec_end = Some(frame.end),
+                // With an argument it only drops what came before.
+                b"EXEC" => exec_end = Some(u64::MAX),
                 b"MULTI" => exec_end = None,
                 _ => {}
             }

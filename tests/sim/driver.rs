@@ -94,7 +94,9 @@ impl World {
             let conn = &mut self.conns[index];
             conn.queued += len as u64;
             let end = conn.queued;
-            let attempt = tag_of(&args).map(|(tag, write)| self.truth.queued(tag, index, objects_of(&args), write));
+            let returns = self.pops.is_return(&args);
+            let attempt =
+                tag_of(&args).filter(|_| !returns).map(|(tag, write)| self.truth.queued(tag, index, objects_of(&args), write));
             self.check_wait_queued(index, &args);
             if self.trace {
                 let shown: Vec<String> =
@@ -107,10 +109,21 @@ impl World {
                     shown.join(" ")
                 );
             }
+            if args[0] == b"EXEC" && args.len() > 1 {
+                self.void_unit(index);
+            }
             let frame = Frame { args, end, attempt };
             self.check_behind_wait(&frame);
             self.conns[index].frames.push_back(frame);
             bytes = &bytes[len..];
+        }
+    }
+
+    /// What stands behind MULTI was queued only to ask whether a node would queue it: it is nobody's attempt to have it done.
+    fn void_unit(&mut self, index: usize) {
+        let frames = self.conns[index].frames.iter_mut().rev();
+        for attempt in frames.take_while(|frame| frame.args[0] != b"MULTI").filter_map(|frame| frame.attempt.take()) {
+            self.truth.void(attempt);
         }
     }
 
@@ -192,10 +205,10 @@ impl World {
             }
             Event::Order { token, order } => {
                 let mut outcome = keyway::engine::Outcome::default();
-                for driver in &mut self.drivers {
-                    outcome += driver.engine.obey(&order);
+                for other in 0..self.drivers.len() {
+                    self.with(other, |engine| outcome += engine.obey(&order));
                 }
-                self.drivers[index].engine.obeyed(token, &order, outcome);
+                self.with(index, |engine| engine.obeyed(token, &order, outcome));
             }
         }
     }

@@ -60,6 +60,8 @@ struct Sums {
     compared: AtomicU64,
     waits: AtomicU64,
     popped: AtomicU64,
+    given_back: AtomicU64,
+    unblocked: AtomicU64,
     published: AtomicU64,
     told: AtomicU64,
     named: AtomicU64,
@@ -80,6 +82,8 @@ fn run(seed: u64, trace: bool, sums: &Sums) -> Result<(), String> {
         add(&sums.compared, world.units.compared);
         add(&sums.waits, world.cluster.waits);
         add(&sums.popped, world.pops.count());
+        add(&sums.given_back, world.pops.given_back);
+        add(&sums.unblocked, world.unblocked.len() as u64);
         add(&sums.published, world.upstream.published);
         add(&sums.told, world.upstream.told);
         add(&sums.named, world.named);
@@ -159,6 +163,8 @@ impl std::fmt::Debug for Sums {
             ("compared", &self.compared),
             ("waits", &self.waits),
             ("popped", &self.popped),
+            ("given back", &self.given_back),
+            ("unblocked", &self.unblocked),
             ("published", &self.published),
             ("told", &self.told),
             ("named", &self.named),

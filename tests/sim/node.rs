@@ -83,7 +83,8 @@ pub fn keys_of(args: &[Vec<u8>]) -> Vec<String> {
     };
     let name = args.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
     match name.as_slice() {
-        b"GET" | b"SET" | b"GETRANGE" | b"RPUSH" | b"LRANGE" | b"INCR" | b"TYPE" | b"LPOP" | b"RPOP" | b"LLEN" | b"SPUBLISH"
+        b"GET" | b"SET" | b"GETRANGE" | b"RPUSH" | b"LPUSH" | b"LRANGE" | b"INCR" | b"TYPE" | b"LPOP" | b"RPOP" | b"LLEN"
+        | b"SPUBLISH"
             if args.len() > 1 =>
         {
             vec![text(1)]
@@ -129,7 +130,9 @@ pub fn execute(
         b"AUTH" => return users::auth(cluster, caller, args, out),
         b"MULTI" | b"WATCH" if caller.multi.is_some() => return nested(cluster, caller, &name, out),
         b"MULTI" => caller.multi = Some(Multi { asking, ..Multi::default() }),
+        b"EXEC" if args.len() > 1 => return drop_unit(caller, out),
         b"EXEC" => return exec(cluster, node, caller, out),
+        b"CLIENT" => return waiting::client(cluster, node, caller, args, out),
         b"DISCARD" if caller.multi.is_none() => {
             encode::error(out, "ERR DISCARD without MULTI");
             return Outcome::Served;
@@ -218,7 +221,8 @@ fn nested(cluster: &Cluster, caller: &mut Caller, name: &[u8], out: &mut Vec<u8>
 
 fn queue(cluster: &Cluster, node: usize, caller: &mut Caller, name: &[u8], args: &[Vec<u8>], out: &mut Vec<u8>) -> Outcome {
     let multi = caller.multi.get_or_insert_default();
-    let refused = refusal(cluster, node, multi.asking, name, &keys_of(args));
+    let arity = (name == b"GET" && args.len() != 2).then(|| "ERR wrong number of arguments for 'get' command".to_owned());
+    let refused = arity.or_else(|| refusal(cluster, node, multi.asking, name, &keys_of(args)));
     // Valkey 9 looks at what is where only when all is queued.
     let refused = refused.filter(|text| !(cluster.valkey && (text.starts_with("ASK ") || text.starts_with("TRYAGAIN "))));
     match refused {
@@ -236,6 +240,15 @@ fn queue(cluster: &Cluster, node: usize, caller: &mut Caller, name: &[u8], args:
         }
     }
     Outcome::Queued
+}
+
+/// EXEC takes no arguments; with one the transaction is gone.
+fn drop_unit(caller: &mut Caller, out: &mut Vec<u8>) -> Outcome {
+    let dropped = caller.multi.take().map_or(0, |multi| multi.outcomes.len());
+    caller.unit = vec![Outcome::Refused; dropped];
+    caller.watched.clear();
+    encode::error(out, "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command");
+    Outcome::Refused
 }
 
 /// The queued commands are carried out, or all are refused: where one was refused before, where their slot has moved since, and

@@ -16,6 +16,8 @@ struct Pop {
     key: String,
     /// The engine has the whole answer.
     heard: bool,
+    /// The engine was giving it back.
+    returning: bool,
     /// The client that was told it.
     told: Option<usize>,
 }
@@ -32,6 +34,7 @@ pub struct Pops {
     by_element: HashMap<Vec<u8>, Pop>,
     abandoned: Vec<Vec<String>>,
     waits: HashMap<Tag, Wait>,
+    pub given_back: u64,
     pub wrong: Option<String>,
 }
 
@@ -42,8 +45,28 @@ impl Pops {
 
     /// A node took an element out.
     pub fn popped(&mut self, key: String, element: &[u8]) {
-        if self.by_element.insert(element.to_vec(), Pop { key, heard: false, told: None }).is_some() {
+        if self.by_element.insert(element.to_vec(), Pop { key, heard: false, returning: false, told: None }).is_some() {
             self.accuse(format!("{:?} was popped twice", String::from_utf8_lossy(element)));
+        }
+    }
+
+    /// The engine pushes an element that was popped for a client that has gone: a give-back is nobody's request.
+    pub fn is_return(&mut self, args: &[Vec<u8>]) -> bool {
+        let push = args[0] == b"LPUSH" || args[0] == b"RPUSH";
+        let Some(pop) = args.get(2).filter(|_| push).and_then(|element| self.by_element.get_mut(element)) else { return false };
+        pop.returning = true;
+        if let (Some(client), true) = (pop.told, pop.heard) {
+            self.accuse(format!("{:?} is given back, but client {client} was told it", String::from_utf8_lossy(&args[2])));
+        }
+        true
+    }
+
+    /// It is in its list again.
+    pub fn returned(&mut self, args: &[Vec<u8>]) {
+        let push = args[0] == b"LPUSH" || args[0] == b"RPUSH";
+        if push && self.by_element.get(&args[2]).is_some_and(|pop| pop.returning) {
+            self.by_element.remove(&args[2]);
+            self.given_back += 1;
         }
     }
 
@@ -121,7 +144,7 @@ impl World {
                 self.request(index, &args, Some(expect), true, true);
             }
             5..=6 if marked => {
-                let other = format!("{{{name}}}q1");
+                let other = format!("{{{name}}}q2");
                 let args: [&[u8]; 5] = [b"BLPOP", queue.as_bytes(), other.as_bytes(), own.as_bytes(), timeout.as_bytes()];
                 self.request(index, &args, Some(waits(vec![queue.clone(), other.clone()])), true, true);
             }
@@ -132,6 +155,16 @@ impl World {
                 self.request(index, if marked { &args } else { &plain }, Some(waits(vec![queue.clone()])), true, true);
             }
         }
+    }
+
+    /// CLIENT UNBLOCK of some client, which may be blocked.
+    pub fn ask_unblock(&mut self, index: usize) {
+        let other = self.random.usize(0..self.clients.len());
+        let id = self.clients[other].public_id;
+        self.unblocked.insert(id);
+        let how = if self.random.bool() { "TIMEOUT" } else { "ERROR" };
+        let id = id.to_string();
+        self.request(index, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), how.as_bytes()], Some(Expect::Number), true, false);
     }
 
     /// A client appends a job to a queue.
@@ -145,15 +178,16 @@ impl World {
     /// The answer to a pop: the element is told once, and null comes when the time is over and not before.
     pub fn check_popped(&mut self, index: usize, owed: &Owed, key: Option<&[u8]>, element: Option<&[u8]>) -> Result<(), String> {
         let Expect::Popped { keys, timeout_us, .. } = &owed.expect else { unreachable!("called for this only") };
-        let Some(element) = element else { return self.check_not_early(owed, *timeout_us) };
+        let Some(element) = element else { return self.check_not_early(index, owed, *timeout_us) };
         if key.is_some_and(|key| keys.iter().all(|asked| asked.as_bytes() != key)) {
             return Err("the element is of a list that was not asked for".into());
         }
         self.pops.told(element, index)
     }
 
-    pub fn check_not_early(&self, owed: &Owed, timeout_us: Option<u64>) -> Result<(), String> {
+    pub fn check_not_early(&self, index: usize, owed: &Owed, timeout_us: Option<u64>) -> Result<(), String> {
         match timeout_us {
+            _ if self.unblocked.contains(&self.clients[index].public_id) => Ok(()),
             Some(0) => Err("a wait without an end has ended".into()),
             // The servers count in milliseconds.
             Some(wait) if self.now + 1000 < owed.sent_at + wait => Err("the wait is not over yet".into()),
@@ -184,16 +218,20 @@ impl World {
             b"EXEC" => conn.in_multi = false,
             _ => {}
         }
+        let conn = &mut self.conns[index];
+        let greets = matches!(args[0].as_slice(), b"HELLO" | b"AUTH" | b"CLIENT" | b"ASKING");
+        let fresh = if greets { conn.fresh } else { std::mem::take(&mut conn.fresh) };
         let Some(at) = timeout_at(args).filter(|_| !self.conns[index].in_multi) else { return };
         self.conns[index].leased = true;
-        let Some(((client, seq), _)) = tag_of(args) else { return };
         let Some(left) = timeout_us(&args[at]) else { return };
-        let now = self.now;
+        // What goes out on a new lane was written when the lane was wanted.
+        let now = if fresh { self.conns[index].dialled } else { self.now };
+        let Some(((client, seq), _)) = tag_of(args) else { return };
         let Some(wait) = self.pops.waits.get(&(client, seq)) else {
             self.pops.waits.insert((client, seq), Wait { queued: now, timeout_us: left });
             return;
         };
-        let most = wait.timeout_us.saturating_sub(now - wait.queued) + 2_000;
+        let most = wait.timeout_us.saturating_sub(now.saturating_sub(wait.queued)) + 2_000;
         let text = match (wait.timeout_us, left) {
             (0, 0) => return,
             (0, _) => "has an end that its client did not ask for",
@@ -206,11 +244,17 @@ impl World {
 
     /// A request of a client must not be sent while an earlier one of the same client waits for an element.
     pub fn check_behind_wait(&mut self, frame: &Frame) {
-        let Some(((client, seq), _)) = tag_of(&frame.args) else { return };
-        let Some(asker) = self.clients.get(client as usize) else { return };
+        let Some((client, seq)) = frame.attempt.map(|attempt| self.truth.attempts[attempt].tag) else { return };
+        let Some(asker) = self.clients.get(client as usize).filter(|asker| !self.unblocked.contains(&asker.public_id)) else {
+            return;
+        };
         let deadline = self.plan.deadline_us;
         let waits = asker.owed.iter().filter(|owed| owed.seq < seq && owed.expect.waits());
-        let unanswered = waits.filter(|owed| owed.sent_at + deadline > self.now);
+        let over = |seq| {
+            let wait = self.pops.waits.get(&(client, seq)).filter(|wait| wait.timeout_us > 0);
+            wait.is_some_and(|wait| wait.queued + wait.timeout_us < self.now + 2_000)
+        };
+        let unanswered = waits.filter(|owed| owed.sent_at + deadline > self.now && !over(owed.seq));
         if let Some(earlier) = unanswered.map(|owed| owed.seq).find(|earlier| self.truth.is_waiting((client, *earlier))) {
             let text = format!("request {seq} of client {client} is sent while request {earlier} still waits for an element");
             self.truth.accuse(text);
@@ -247,7 +291,7 @@ impl World {
             if self.cluster.nodes[node].alive && !self.cluster.nodes[node].loading {
                 self.fed += 1;
                 let element = tag_text((u32::MAX, self.fed));
-                self.cluster.shards[shard].push(&key, element.as_bytes());
+                self.cluster.shards[shard].push(&key, element.as_bytes(), false);
                 waiting::serve_ready(&mut self.cluster, node);
             }
         }

@@ -39,7 +39,7 @@ pub fn serve(
         }
         b"DEL" | b"UNLINK" => encode::integer(out, keys.iter().filter(|key| shard.take(key).is_some()).count() as i64),
         b"EXISTS" | b"TOUCH" => encode::integer(out, keys.iter().filter(|key| shard.data.contains_key(*key)).count() as i64),
-        b"RPUSH" => match shard.push(&keys[0], &args[2]) {
+        b"RPUSH" | b"LPUSH" => match shard.push(&keys[0], &args[2], name == b"LPUSH") {
             Some(len) => encode::integer(out, len as i64),
             None => encode::error(out, "WRONGTYPE Operation against a key holding the wrong kind of value"),
         },
@@ -71,7 +71,7 @@ pub fn serve(
         },
         b"LMOVE" | b"BLMOVE" => match shard.pop(&keys[0], true) {
             Some(element) => {
-                shard.push(&keys[1], &element);
+                shard.push(&keys[1], &element, false);
                 encode::bulk(out, &element);
             }
             None if name == b"LMOVE" => encode::null(out, proto),
@@ -163,7 +163,7 @@ fn script(cluster: &mut Cluster, index: usize, name: &[u8], args: &[Vec<u8>], ke
         encode::error(out, "NOSCRIPT No matching script. Please use EVAL.");
         return Outcome::Refused;
     }
-    cluster.shards[node.shard].push(&keys[0], &args[4]);
+    cluster.shards[node.shard].push(&keys[0], &args[4], false);
     match args.get(5) {
         Some(forged) => {
             encode::error(out, String::from_utf8_lossy(forged).into_owned());

@@ -48,10 +48,11 @@ impl Shard {
         Some(taken)
     }
 
-    /// Appends to a list; returns its length.
-    pub fn push(&mut self, key: &str, element: &[u8]) -> Option<usize> {
+    /// Puts an element to a list's head or tail; returns its length.
+    pub fn push(&mut self, key: &str, element: &[u8], head: bool) -> Option<usize> {
         let Value::List(elements) = self.data.entry(key.to_owned()).or_insert(Value::List(vec![])) else { return None };
-        elements.push(element.to_vec());
+        let place = if head { 0 } else { elements.len() };
+        elements.insert(place, element.to_vec());
         let len = elements.len();
         self.touch(key);
         self.ready.push_back(key.to_owned());

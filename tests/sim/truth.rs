@@ -93,8 +93,8 @@ impl Truth {
         index
     }
 
-    /// A node executed an attempt.
-    pub fn served(&mut self, index: usize, forged: bool) {
+    /// A node executed an attempt; `late` if it had waited, and its connection was gone.
+    pub fn served(&mut self, index: usize, forged: bool, late: bool) {
         let attempt = &mut self.attempts[index];
         // What reaches a node after the engine gave the lane up is executed and stays lost.
         if !matches!(attempt.fate, Fate::Lost { .. }) {
@@ -111,8 +111,11 @@ impl Truth {
                     self.accuse(format!("write {tag:?} was applied {times} times to {key}"));
                 }
             }
-            self.check_order(index, &key);
-            self.effects.entry((tag.0, key)).or_default().push(index);
+            // A node that does not know yet that a connection is gone may still serve whoever waited there; its client was told.
+            if !late {
+                self.check_order(index, &key);
+                self.effects.entry((tag.0, key)).or_default().push(index);
+            }
         }
     }
 
@@ -147,6 +150,11 @@ impl Truth {
         if !matches!(self.attempts[index].fate, Fate::Lost { .. }) {
             self.attempts[index].fate = Fate::Refused { seen: None };
         }
+    }
+
+    /// It can never be carried out.
+    pub fn void(&mut self, index: usize) {
+        self.attempts[index].fate = Fate::Refused { seen: Some(self.step) };
     }
 
     /// The engine has the attempt's whole reply.

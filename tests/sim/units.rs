@@ -63,7 +63,7 @@ impl World {
             args.push(format!("{{{}}}{kind}", self.cluster.tags[tag].name).into_bytes());
             steps.push((args, ok()));
         }
-        steps.push((words(&["MULTI"]), ok()));
+        steps.push((words(&["MULTI"]), Expect::Begun));
         let first_seq = seq + steps.len() as u32;
         let mut commands = Vec::new();
         let mut expects = Vec::new();
@@ -174,7 +174,7 @@ impl World {
             Ok(old) if !watched => {
                 let at = (index as u32, seq + 1);
                 let set = vec![b"SET".to_vec(), key.as_bytes().to_vec(), replacing(at, key, old)];
-                let mut steps = vec![(words(&["MULTI"]), ok()), (set.clone(), Expect::Queued)];
+                let mut steps = vec![(words(&["MULTI"]), Expect::Begun), (set.clone(), Expect::Queued)];
                 let mut commands = vec![set];
                 let mut expects = vec![Expect::Written(vec![key.to_owned()])];
                 if self.random.bool() {
@@ -239,7 +239,7 @@ impl World {
 
     /// A lane on which a client watches keys is nobody else's, nor is one that another user has named.
     pub fn check_caller(&mut self, index: usize, frame: &Frame) {
-        let Some(((client, seq), _)) = tag_of(&frame.args) else { return };
+        let Some((client, seq)) = frame.attempt.map(|attempt| self.truth.attempts[attempt].tag) else { return };
         let caller = &self.conns[index].caller;
         let watching = caller.watched.iter().filter_map(|(key, _)| tag_of_key(key.as_bytes()));
         if let Some((other, _)) = watching.into_iter().find(|(other, _)| *other != client) {
@@ -289,7 +289,7 @@ impl World {
     /// An error instead of EXEC's array.
     pub fn is_allowed_unit_error(&mut self, number: usize, owed: &Owed, text: &str) -> bool {
         let unit = &self.units.list[number];
-        let (applied, doomed) = (unit.applied, unit.doomed);
+        let (applied, doomed, spoiled) = (unit.applied, unit.doomed, self.clients[unit.client].spoiled);
         let tags: Vec<Tag> = unit.commands.iter().filter_map(|args| tag_of(args)).map(|(tag, _)| tag).collect();
         if text.contains("proxy: outcome unknown") {
             self.unknown_outcomes += 1;
@@ -298,7 +298,7 @@ impl World {
         if is_giving_up(text) {
             return applied == 0 && self.may_give_up(owed);
         }
-        text.starts_with("-EXECABORT Transaction discarded because of previous errors.") && doomed && applied == 0
+        text.starts_with("-EXECABORT Transaction discarded because of previous errors.") && (doomed || spoiled) && applied == 0
     }
 }
 

@@ -46,14 +46,17 @@ impl World {
 
     /// What a node made of a command is noted, and its answer is on its way.
     fn node_answers(&mut self, index: usize, frame: Frame, outcome: Outcome, out: &[u8]) {
-        if frame.args[0].eq_ignore_ascii_case(b"EVAL") && outcome != Outcome::Refused {
-            self.bodies_seen.insert(String::from_utf8_lossy(&frame.args[1]).into_owned());
+        if matches!(outcome, Outcome::Served | Outcome::Forged) {
+            self.note_script(&frame.args);
         }
         if outcome != Outcome::Refused {
             self.check_caller(index, &frame);
         }
         if matches!(frame.args[0].as_slice(), b"PUBLISH" | b"SPUBLISH") && outcome == Outcome::Served {
             self.check_published(&frame.args);
+        }
+        if outcome == Outcome::Served {
+            self.pops.returned(&frame.args);
         }
         self.check_written();
         self.note_listeners();
@@ -69,24 +72,32 @@ impl World {
         if matches!(frame.args[0].as_slice(), b"EXEC" | b"DISCARD" | b"RESET") {
             done = std::mem::take(&mut conn.unit).into_iter().zip(std::mem::take(&mut conn.caller.unit)).collect();
             let carried_out = std::mem::take(&mut conn.caller.carried_out);
+            carried_out.iter().for_each(|args| self.note_script(args));
             self.check_unit(&carried_out);
             let published = carried_out.iter().filter(|args| args[0] == b"PUBLISH");
             published.for_each(|args| self.check_published(args));
         }
         let popped = std::mem::take(&mut self.cluster.popped);
-        self.node_did(index, done, popped);
+        self.node_did(index, done, popped, false);
         if timeout_at(&frame.args).is_some() {
             let conn = &mut self.conns[index];
             conn.replies.push_back((conn.answered, Told::Waited));
         }
     }
 
-    fn node_did(&mut self, index: usize, done: Vec<(Option<usize>, Outcome)>, popped: Vec<Popped>) {
+    /// What was carried out by its body may go by its name from now on.
+    fn note_script(&mut self, args: &[Vec<u8>]) {
+        if args[0].eq_ignore_ascii_case(b"EVAL") {
+            self.bodies_seen.insert(String::from_utf8_lossy(&args[1]).into_owned());
+        }
+    }
+
+    fn node_did(&mut self, index: usize, done: Vec<(Option<usize>, Outcome)>, popped: Vec<Popped>, late: bool) {
         let conn = &mut self.conns[index];
         for (attempt, outcome) in done.into_iter().filter_map(|(attempt, outcome)| Some((attempt?, outcome))) {
             match outcome {
                 Outcome::Refused => self.truth.refused(attempt),
-                outcome => self.truth.served(attempt, outcome == Outcome::Forged),
+                outcome => self.truth.served(attempt, outcome == Outcome::Forged, late),
             }
             conn.replies.push_back((conn.answered, Told::Reply(attempt)));
         }
@@ -115,7 +126,8 @@ impl World {
                 Word::Unblocked { outcome, popped } => {
                     conn.caller.blocked = false;
                     let waited = conn.waits.take();
-                    self.node_did(index, vec![(waited, outcome)], popped);
+                    let late = !self.conns[index].open;
+                    self.node_did(index, vec![(waited, outcome)], popped, late);
                     let conn = &mut self.conns[index];
                     conn.replies.push_back((conn.answered, Told::Waited));
                     self.later(0, What::NodeWorks(index));

@@ -79,6 +79,8 @@ pub struct World {
     pub pops: Pops,
     pub units: Units,
     pub upstream: Upstream,
+    /// The CLIENT IDs that CLIENT UNBLOCK was said of.
+    pub unblocked: HashSet<u64>,
     /// How often a client was told who it is.
     pub named: u64,
     /// Elements that the world itself gave to whoever waited.
@@ -150,6 +152,7 @@ impl World {
             pops: Pops::default(),
             units: Units::default(),
             upstream: Upstream::default(),
+            unblocked: HashSet::new(),
             named: 0,
             fed: 0,
             maps: Vec::new(),
@@ -222,10 +225,15 @@ impl World {
             .front()
             .map(|owed| (owed.seq, format!("{:?}", owed.expect), self.truth.describe((index as u32, owed.seq))));
         format!(
-            "client {index}: {:?}, owed {}, first {first:?}, unsent {}",
+            "client {index}: {:?}, owed {}, first {first:?}, unsent {}, left {}, planned {}, waits {}, scans {}, hears {}",
             client.life,
             client.owed.len(),
-            client.to_engine.len()
+            client.to_engine.len(),
+            client.left,
+            client.planned.len(),
+            client.compares,
+            client.is_scanning(),
+            client.ears.are_owed()
         )
     }
 
@@ -296,7 +304,8 @@ impl World {
             if load.input_bytes > clients * (64 * 1024 + largest) {
                 self.truth.wrong.get_or_insert(format!("{} bytes of input are held", load.input_bytes));
             }
-            if load.owed > clients * self.plan.pipeline_depth {
+            // What the proxy itself asks for a client that is blocked comes on top.
+            if load.owed > clients * (self.plan.pipeline_depth + if self.families.block { 4 } else { 0 }) {
                 self.truth.wrong.get_or_insert(format!("{} replies are owed", load.owed));
             }
             if self.plan.lane_buffer_max > 1 << 20 && load.lane_bytes > load.lanes * (self.plan.lane_buffer_max + largest) {
