@@ -196,6 +196,7 @@ impl Reporter {
                 "Clients".into(),
                 vec![
                     line("connected_clients", self.shared.connected.load(Relaxed) as u64),
+                    line("blocked_clients", self.shared.blocked.load(Relaxed)),
                     line("total_connections_received", self.shared.accepted.load(Relaxed)),
                     line("rejected_connections", self.shared.rejected.load(Relaxed)),
                 ],

@@ -539,6 +539,7 @@ impl Engine {
             self.pump_later(client);
             self.resume_later(client);
         }
+        self.leave_moving_slots(None);
         self.settle();
     }
 
@@ -628,7 +629,7 @@ impl Engine {
         }
         self.sweep_private_lanes();
         self.sweep_push_lanes();
-        self.leave_moving_slots();
+        self.leave_moving_slots(None);
         self.drop_unused_users(false);
         self.users.forget_permissions();
         if self.settings.idle_timeout_us > 0 {

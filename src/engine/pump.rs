@@ -182,7 +182,9 @@ impl Engine {
         match verdict {
             Verdict::Moved(slot, addr) => self.on_moved(&mut retry, node, slot, addr),
             Verdict::Ask(slot, addr) => {
-                self.table.mark_moving(slot, self.now);
+                if self.table.mark_moving(slot, self.now) {
+                    self.leave_moving_slots(Some(slot));
+                }
                 self.counters.asked += 1;
                 self.on_ask(&mut retry, addr, was_asked);
             }
@@ -228,7 +230,9 @@ impl Engine {
         retry.hops += 1;
         match addr.as_ref().and_then(|addr| self.table.find(addr)) {
             Some(node) if node != from => {
-                self.table.patch(slot, node, self.now);
+                if self.table.patch(slot, node, self.now) {
+                    self.leave_moving_slots(Some(slot));
+                }
                 self.refresh(RefreshCause::Moved);
                 if retry.hops > HOPS_AT_ONCE {
                     self.back_off(retry);

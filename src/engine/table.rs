@@ -228,15 +228,17 @@ impl Table {
         self.patches.values().any(|patch| self.nodes[usize::from(patch.node.0)].addr == entry.addr)
     }
 
-    /// A MOVED taught a slot's owner.
-    pub fn patch(&mut self, slot: Slot, node: NodeId, now: Micros) {
+    /// A MOVED taught a slot's owner. Answers whether it is news.
+    pub fn patch(&mut self, slot: Slot, node: NodeId, now: Micros) -> bool {
         let owner = &mut self.owners[usize::from(slot.get())];
         self.patches.insert(slot.get(), Patch { node, at: now });
-        if *owner != node.0 {
+        let news = *owner != node.0;
+        if news {
             *owner = node.0;
             self.regroup(slot.index() / GROUP);
             self.version = self.version.wrapping_add(1);
         }
+        news
     }
 
     /// The node that the map knows under this address, in any of its spellings.
@@ -254,8 +256,9 @@ impl Table {
         self.nodes.iter().position(|entry| entry.in_map && &*entry.id == id).map(|place| NodeId(place as u16))
     }
 
-    pub fn mark_moving(&mut self, slot: Slot, now: Micros) {
-        self.moving.insert(slot.get(), now);
+    /// A sign that a slot is on the move. Answers whether it is news.
+    pub fn mark_moving(&mut self, slot: Slot, now: Micros) -> bool {
+        self.moving.insert(slot.get(), now).is_none_or(|seen| seen + MOVING_US <= now)
     }
 
     #[inline]

@@ -90,10 +90,27 @@ fn woken(server: Server) {
             sides.each(resp3, act, blocking);
         }
     }
+    vanished(&sides);
     order(&sides);
     timeouts(&sides);
     unblocked(&sides.proxy, server);
     across_slots_refused(&sides.proxy);
+}
+
+/// A group's stream is deleted while a consumer waits for it. Redis 6.2 lets it wait on.
+fn vanished(sides: &Sides) {
+    for end in ["DEL {q}s", "XGROUP DESTROY {q}s g", "SET {q}s v"] {
+        let act = |connect: &dyn Fn() -> Client| {
+            let (mut blocked, mut other) = (connect(), connect());
+            other.call(&["FLUSHALL"]);
+            other.call(&["XGROUP", "CREATE", "{q}s", "g", "$", "MKSTREAM"]);
+            send(&mut blocked, &words("XREADGROUP GROUP g me BLOCK 1500 STREAMS {q}s >"));
+            wait_for_blocked(&mut other, 1);
+            other.call(&words(end));
+            vec![receive(&mut blocked)]
+        };
+        sides.each(false, act, end);
+    }
 }
 
 /// What follows a blocked command waits for it.
@@ -386,7 +403,7 @@ fn polled_ends(proxy: &Proxy) {
     }
     // Clients that poll die while elements are pushed.
     let mut total = 0;
-    for _ in 0..20 {
+    for round in 0..20 {
         other.call(&["DEL", "a", "b", "c"]);
         let (mut pushed, mut got) = (0, 0);
         let mut clients: Vec<Client> = (0..6).map(|_| proxy.client()).collect();
@@ -399,6 +416,12 @@ fn polled_ends(proxy: &Proxy) {
             }
         };
         push(&mut other, &mut pushed);
+        if round % 2 == 0 {
+            wait_until("somebody to pop", || match other.call(&["EXISTS", "a", "b", "c"]).integer() {
+                Some(3) => Err("all are there".to_owned()),
+                _ => Ok(()),
+            });
+        }
         clients.iter_mut().for_each(|client| client.finish().expect("open"));
         push(&mut other, &mut pushed);
         got += clients.iter_mut().map(|client| rest_of(client).len() as i64).sum::<i64>();

@@ -346,11 +346,29 @@ pub fn redis_cli_reshard(cluster: &Cluster, from: usize, to: usize, count: u16) 
         command.args(["--cluster-slots", &count.to_string(), "--cluster-yes", "--cluster-pipeline", "4"]);
         let output = command.output().expect("redis-cli can be started");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(!text.contains("Moving slot") || output.status.success(), "the reshard broke off: {text}");
+        assert!(
+            !text.contains("Moving slot") || output.status.success(),
+            "the reshard broke off: {text}\nkeys on both sides: {:?}",
+            on_both_sides(cluster, from, to)
+        );
         if output.status.success() { Ok(()) } else { Err(text) }
     });
     // Operators look before they move on, too: a node that still hears an older claim may take a slot back.
     cluster.wait_for_agreement();
+}
+
+/// What a write on the wrong side leaves behind: keys of the moving slots that two nodes hold.
+fn on_both_sides(cluster: &Cluster, from: usize, to: usize) -> Vec<String> {
+    let keys = |index: usize| {
+        let mut client = cluster.member(index).client();
+        let mut all = BTreeSet::new();
+        for slot in 0..2 * MOVED_SLOTS {
+            let reply = client.call(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "100"]);
+            all.extend(reply.elements().iter().map(Reply::text));
+        }
+        all
+    };
+    keys(from).intersection(&keys(to)).cloned().collect()
 }
 
 /// Valkey's atomic migration of the source's lowest slots.

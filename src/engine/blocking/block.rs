@@ -50,6 +50,8 @@ pub struct Block {
     pub wish: Wish,
     /// It went behind ASKING: to the node that is taking its slot over.
     pub asked: bool,
+    /// What a node said when the stream that was waited for went away: perhaps only to another node.
+    pub vanished: Option<Vec<u8>>,
     nothing: Nothing,
     timeout: Option<Timeout>,
     started: Micros,
@@ -73,6 +75,7 @@ impl Block {
             mark: b"",
             wish: Wish::Nothing,
             asked: false,
+            vanished: None,
             nothing: match command.name {
                 "WAIT" => Nothing::Zero,
                 "WAITAOF" => Nothing::TwoZeros,

@@ -7,7 +7,8 @@ use crate::{
     resp::{Span, View, encode, view},
 };
 
-/// What a blocking command takes out of the keyspace. What it only moves, or notes as pending, is not lost with its client.
+/// What a blocking command takes out of the keyspace. What it only moves, or notes as pending, is not lost with its client; XREADGROUP
+/// with NOACK has said that it may be. A key's time to live, if the pop emptied the key, does not come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
     Nothing,

@@ -44,6 +44,9 @@ pub use self::{
 /// How a node answers one that CLIENT UNBLOCK has ended with its word ERROR.
 const CUT: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
 
+/// How Redis 7.0 ends an XREADGROUP whose stream was deleted, or moved to another node. Asked again, the owner knows which.
+const VANISHED: &[u8] = b"-UNBLOCKED the stream key no longer exists";
+
 /// Bytes that a blocked client may send ahead. They are read so that its end is noticed; with more, it is noticed later.
 const READ_AHEAD_MAX: usize = 1024 * 1024;
 
@@ -176,17 +179,25 @@ impl Engine {
             Some(b'-') if gone => false,
             Some(b'-') if reply == CUT => wish == Wish::Elsewhere && self.block_elsewhere(place),
             Some(b'-') if is_of_replica(reply) => self.block_elsewhere(place),
+            Some(b'-') if reply.starts_with(VANISHED) => {
+                if let Some(block) = self.retries[place as usize].block.as_mut() {
+                    block.vanished = Some(reply.to_vec());
+                }
+                self.block_elsewhere(place)
+            }
             Some(b'-') => self.answer_error(lane, entry, reply, Speaker::Node),
             _ => false,
         };
         self.release(lane, entry);
         if !held {
-            let retry = &self.retries[place as usize];
-            let nothing = retry.block.as_ref().map(|block| block.nothing(retry.via.proto));
-            match nothing {
-                Some(nothing) if reply == CUT && wish == (Wish::End { error: false }) => self.end_blocked(place, &nothing),
-                _ => self.end_blocked(place, reply),
-            }
+            let retry = &mut self.retries[place as usize];
+            let Some(block) = retry.block.as_mut() else { return };
+            let proxys_own = match block.vanished.take() {
+                Some(vanished) if reply.first() == Some(&b'-') => Some(vanished),
+                _ if reply == CUT && wish == (Wish::End { error: false }) => Some(block.nothing(retry.via.proto)),
+                _ => None,
+            };
+            self.end_blocked(place, proxys_own.as_deref().unwrap_or(reply));
         }
     }
 

@@ -288,7 +288,6 @@ fn what_waits_where_no_push_will_come_is_sent_on() {
     world.written(target);
     world.reply(target, "+OK\r\n:1\r\n");
     assert_eq!(world.told(other), ":1\r\n");
-    world.after(1_000_000);
     assert_eq!(world.written(shared), request(&["CLIENT", "UNBLOCK", "7", "ERROR"]));
     world.reply(shared, ":1\r\n");
     world.reply(lane, CUT);
@@ -300,6 +299,29 @@ fn what_waits_where_no_push_will_come_is_sent_on() {
     assert_eq!(world.written(private), [request(&["ASKING"]), request(&["BLPOP", "q", "0"])].concat());
     world.reply(private, &format!("+OK\r\n{POPPED}"));
     assert_eq!(world.told(client), POPPED);
+}
+
+#[test]
+fn a_stream_that_went_away_is_looked_for_at_its_owner() {
+    for (answer, told) in [
+        (
+            "-NOGROUP No such key 'q' or consumer group 'g' in XREADGROUP with GROUP option\r\n",
+            "-UNBLOCKED the stream key no longer exists\r\n",
+        ),
+        ("*1\r\n$1\r\nx\r\n", "*1\r\n$1\r\nx\r\n"),
+    ] {
+        let mut world = World::new();
+        let words = ["XREADGROUP", "GROUP", "g", "c", "BLOCK", "0", "STREAMS", "q", ">"];
+        let client = world.client(&words);
+        let lane = world.private();
+        world.written(lane);
+        world.after(1_000_000);
+        world.reply(lane, "-UNBLOCKED the stream key no longer exists\r\n");
+        assert_eq!(world.told(client), "");
+        assert_eq!(world.written(lane), request(&words));
+        world.reply(lane, answer);
+        assert_eq!(world.told(client), told);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Closing the lane would leave a moment in which the node still pops for it. So the node is told to unblock it, on a shared lane,
 //! and what the blocked lane then answers is final. A lane that is being unblocked is leased to nobody else before the answer.
 
-use crate::resp::encode;
+use crate::{cluster::Slot, resp::encode};
 
 use super::{
     super::{
@@ -178,11 +178,16 @@ impl Engine {
     }
 
     /// Sends on what waits at a node where it would not be woken: pushes to a slot that is being moved go to the node that takes it
-    /// over, as soon as they meet a key that is not there (any more).
-    pub(in super::super) fn leave_moving_slots(&mut self) {
+    /// over, as soon as they meet a key that is not there (any more). Up to Redis 7.0 a node may take a second to let go of what waits
+    /// for a slot that it has lost; should the slot come back in this time, it would even serve it, and a BLMOVE would make its
+    /// destination a second time. `only` this slot, or all of them.
+    pub(in super::super) fn leave_moving_slots(&mut self, only: Option<Slot>) {
         let leaving = |lane: &super::super::lane::Lane| {
             let front = lane.queue.front().filter(|front| front.retry != NONE && lane.unblocks == 0 && lane.is_open())?;
             let retry = self.retries.get(front.retry as usize).filter(|_| lane.role == Role::Private(Lease::Request))?;
+            if only.is_some() && retry.target.slot() != only {
+                return None;
+            }
             let block = retry.block.as_ref().filter(|block| block.wish == Wish::Nothing && block.can_leave())?;
             let named = lane.node_client.is_some() && lane.pipe.front_written(front.len as usize, front.is_large());
             let moving = retry.target.slot().is_some_and(|slot| self.table.is_moving(slot, self.now));
