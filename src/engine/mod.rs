@@ -209,9 +209,6 @@ const SESSIONS_KEPT: usize = 2048;
 /// an idle one passes them in microseconds.
 const LAZY_TURNS: u8 = 8;
 
-/// A subscriber keeps buffers of so many bytes between two messages: a thousand of them are written to without an allocation.
-const SUBSCRIBER_KEEPS: usize = 4 * 1024;
-
 /// See the module's head.
 pub struct Engine {
     settings: Settings,
@@ -327,11 +324,6 @@ impl Engine {
             whole: None,
             inline: false,
         }
-    }
-
-    /// Takes part in what all workers know of subscriptions; told before the first client comes.
-    pub fn share_subscriptions(&mut self, registry: Arc<Registry>) {
-        self.pubsub.registry = registry;
     }
 
     /// The time of this batch. It never goes back.
@@ -501,9 +493,7 @@ impl Engine {
             }
             self.tick_monitor(client);
         }
-        if self.pubsub.next_timeout() <= self.now {
-            self.tick_subscriptions();
-        }
+        self.tick_subscriptions();
         self.end_due_pause();
         if self.swept + SWEEP_US <= self.now {
             self.swept = self.now;
@@ -614,7 +604,7 @@ impl Engine {
             }
             _ => {}
         }
-        let stays = |active: &mut Box<Active>| session.subscribed.is_some() && active.capacity() <= SUBSCRIBER_KEEPS;
+        let stays = |active: &mut Box<Active>| session.subscribed.is_some() && active.capacity() <= pubsub::SUBSCRIBER_KEEPS;
         if session.active.as_mut().is_some_and(|active| active.is_at_rest() && !stays(active))
             && let Some(active) = session.active.take()
         {

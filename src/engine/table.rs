@@ -38,7 +38,7 @@ pub struct NodeEntry {
     lanes_alive: u32,
     pub in_map: bool,
     pub master: bool,
-    /// The master whose place it may have taken: known while it is a replica, and until that one is known as a replica itself.
+    /// The master that it is a replica of, or whose place it took, until that one owns slots of its own again.
     replica_of: Option<Arc<str>>,
     /// It says that it is a master, but a replica of its has taken all its slots: it is about to become that one's replica.
     superseded: bool,
@@ -204,7 +204,8 @@ impl Table {
         NodeId(place as u16)
     }
 
-    /// In the middle of a failover a map may show two masters where there is one, and its replica.
+    /// During a failover, and for a while after it, a map may show two masters where there is one, and its replica: nodes hear of it
+    /// one after the other.
     fn note_superseded(&mut self) {
         let mut owns = vec![false; self.nodes.len()];
         for owner in self.owners.iter().filter(|owner| **owner != NO_NODE) {
@@ -217,8 +218,9 @@ impl Table {
             let entry = &self.nodes[index];
             let Some(of) = entry.replica_of.clone().filter(|_| entry.in_map && entry.master) else { continue };
             match self.find_id(&of).map(|node| usize::from(node.0)) {
-                Some(former) if owns[former] => {}
-                Some(former) if self.nodes[former].master => self.nodes[former].superseded = true,
+                // It has not begun, or it is long over.
+                Some(former) if owns[former] && !owns[index] => {}
+                Some(former) if !owns[former] => self.nodes[former].superseded = owns[index],
                 _ => self.nodes[index].replica_of = None,
             }
         }

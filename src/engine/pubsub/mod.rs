@@ -34,6 +34,7 @@ use self::lanes::PushLanes;
 pub use self::registry::Registry;
 pub(super) use self::{commands::subscribed_pong, publish::Question, registry::Receivers};
 use super::{
+    Engine,
     glob::may_match_prefix,
     ids::{Micros, NodeId, UserId},
 };
@@ -131,6 +132,17 @@ struct Place {
     node: NodeId,
     lane: u32,
     standing: bool,
+    keys: Keys,
+}
+
+/// Whether what a node tells of its keys is to be told on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    Told,
+    /// It was a master, and its successor tells: it is kept for what is published.
+    Former,
+    /// It is a master again. Its former replica told until it was asked anew; what it says before it has answered is old.
+    Asked,
 }
 
 impl Topic {
@@ -194,6 +206,9 @@ impl Subscribed {
 const TOPIC_BYTES: usize = 400;
 const JOIN_BYTES: usize = 64;
 
+/// A subscriber keeps buffers of so many bytes between two messages: a thousand of them are written to without an allocation.
+pub(super) const SUBSCRIBER_KEEPS: usize = 4 * 1024;
+
 /// All subscriptions of one worker.
 #[derive(Default)]
 pub(super) struct Subscriptions {
@@ -212,6 +227,13 @@ pub(super) struct Subscriptions {
     /// Bytes that names and bookkeeping hold.
     held_bytes: usize,
     pub registry: Arc<Registry>,
+}
+
+impl Engine {
+    /// Takes part in what all workers know of subscriptions; told before the first client comes.
+    pub fn share_subscriptions(&mut self, registry: Arc<Registry>) {
+        self.pubsub.registry = registry;
+    }
 }
 
 impl Subscriptions {

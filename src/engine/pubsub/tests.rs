@@ -329,6 +329,42 @@ fn notifications_come_from_every_master_and_messages_from_one() {
     world.told(client, "*4 pmessage * __keyevent@0__:set once");
 }
 
+/// Who comes back as a master is asked anew, so that it is known which of its notifications its replica has told.
+#[test]
+fn a_master_that_comes_back_tells_what_its_replica_has_not() {
+    let mut world = World::new(Settings::default());
+    let (client, main) = (world.client(), home("*"));
+    let index = PORTS.iter().position(|port| *port == main).expect("it is one of them") as u16;
+    world.asks(client, &["PSUBSCRIBE", "*"]);
+    for port in PORTS {
+        world.sent(port);
+        world.pushes(port, "psubscribe * :1");
+    }
+    world.told(client, "*3 psubscribe * :1");
+    world.publish_map(&[1, 2, 3, 4], &[main], &[], &[(0, 16383, 3)]);
+    world.sent(4);
+    world.pushes(4, "psubscribe * :1");
+    world.pushes(main, "pmessage * __keyevent@0__:set twice");
+    world.pushes(main, "pmessage * news one");
+    world.told(client, "*4 pmessage * news one");
+    world.publish_map(&[1, 2, 3, 4], &[4], &[], &[(0, 16383, index)]);
+    assert_eq!(world.sent(main), ["psubscribe *"]);
+    world.pushes(main, "pmessage * __keyevent@0__:set its-replica-told-this");
+    world.told(client, "");
+    world.pushes(main, "psubscribe * :1");
+    world.pushes(main, "pmessage * __keyevent@0__:set new");
+    world.pushes(4, "pmessage * __keyevent@0__:set new");
+    world.told(client, "*4 pmessage * __keyevent@0__:set new");
+    world.engine.client_gone(client);
+    for port in PORTS {
+        assert_eq!(world.sent(port), ["punsubscribe *"]);
+        world.pushes(port, "punsubscribe * :0");
+    }
+    world.sent(4);
+    world.pushes(4, "punsubscribe * :0");
+    assert!(world.engine.pubsub.registry.is_empty());
+}
+
 /// A map of the middle of a failover: the former master does not know yet that it is a replica.
 #[test]
 fn one_of_two_masters_of_the_same_keys_is_listened_to() {

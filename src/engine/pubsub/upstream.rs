@@ -12,7 +12,7 @@ use crate::engine::{
     table::Table,
 };
 
-use super::{Kind, Place, Reach, Topic, lanes::Ask};
+use super::{Keys, Kind, Place, Reach, Topic, lanes::Ask};
 
 /// After so many failures a topic that any node can serve goes to another one.
 const TRIES_AT_HOME: u32 = 3;
@@ -153,6 +153,15 @@ impl Engine {
         for node in missing {
             self.ask(index, Some(node));
         }
+        let again = |place: &&mut Place| place.keys == Keys::Former && self.table.is_teller(place.node);
+        let topic = &mut self.pubsub.topics[index as usize];
+        let again: Option<u32> = topic.places.iter_mut().find(again).map(|place| {
+            place.keys = Keys::Asked;
+            place.lane
+        });
+        if let Some(lane) = again {
+            self.ask_for(index, lane);
+        }
         let topic = &mut self.pubsub.topics[index as usize];
         if !topic.main.is_some_and(|main| topic.places.iter().any(|place| place.node == main)) {
             let owner = self.table.owner(topic.slot);
@@ -173,12 +182,10 @@ impl Engine {
         match asked {
             Ok(lane) if self.has_room(lane) => {
                 let topic = &mut self.pubsub.topics[index as usize];
-                let place = Place { node: self.lanes[lane as usize].node, lane, standing: false };
+                let place = Place { node: self.lanes[lane as usize].node, lane, standing: false, keys: Keys::Told };
                 topic.places.push(place);
                 self.pubsub.lanes.place_made(lane);
-                let (kind, name) = (topic.kind, topic.name.clone());
-                let ask = Ask::Subscribe { topic: index, unique: topic.unique };
-                self.ask_on_lane(lane, ask, &[kind.subscribe(), &name]);
+                self.ask_for(index, lane);
             }
             Ok(_) => self.pubsub.look_at_later(index, again),
             Err(refused) => {
@@ -188,6 +195,13 @@ impl Engine {
                 self.pubsub.look_at_later(index, at);
             }
         }
+    }
+
+    fn ask_for(&mut self, index: u32, lane: u32) {
+        let topic = &self.pubsub.topics[index as usize];
+        let (kind, name) = (topic.kind, topic.name.clone());
+        let ask = Ask::Subscribe { topic: index, unique: topic.unique };
+        self.ask_on_lane(lane, ask, &[kind.subscribe(), &name]);
     }
 
     /// Unsubscribes at a node.
@@ -203,7 +217,10 @@ impl Engine {
     pub(super) fn stands(&mut self, lane: u32, index: u32, unique: u32) {
         let Some(topic) = self.pubsub.topics.get_mut(index as usize).filter(|topic| topic.unique == unique) else { return };
         let Some(place) = topic.place_on(lane) else { return };
-        place.standing = true;
+        place.keys = Keys::Told;
+        if std::mem::replace(&mut place.standing, true) {
+            return;
+        }
         let node = self.table.nodes[usize::from(place.node.0)].id.clone();
         topic.tries = 0;
         topic.last_error.clear();
@@ -221,6 +238,11 @@ impl Engine {
         let main = topic.main;
         let former = |place: &mut Place| !table.is_teller(place.node) && Some(place.node) != main;
         let former: Vec<Place> = topic.places.extract_if(.., former).collect();
+        for place in &mut topic.places {
+            if !table.is_teller(place.node) {
+                place.keys = Keys::Former;
+            }
+        }
         for place in former {
             self.leave_place(index, place);
         }
@@ -233,7 +255,10 @@ impl Engine {
             let at = |place: &Place| place.node == node && (place.standing || self.lanes[place.lane as usize].is_open());
             topic.places.iter().any(at)
         };
-        self.table.is_teller(place.node) || !self.table.tellers().all(asked_at)
+        if self.table.is_teller(place.node) {
+            return place.keys == Keys::Told;
+        }
+        !self.table.tellers().all(asked_at)
     }
 
     /// A topic lost a place that stood, or that it had asked for.
