@@ -89,7 +89,7 @@ use self::{
     pubsub::Subscriptions,
     pump::{Ahead, Retry},
     retry::Budget,
-    session::{Active, Ending, Session},
+    session::{Ending, Session},
     table::Table,
     transaction::Checked,
     unknown::Learned,
@@ -604,10 +604,7 @@ impl Engine {
             }
             _ => {}
         }
-        let stays = |active: &mut Box<Active>| session.subscribed.is_some() && active.capacity() <= pubsub::SUBSCRIBER_KEEPS;
-        if session.active.as_mut().is_some_and(|active| active.is_at_rest() && !stays(active))
-            && let Some(active) = session.active.take()
-        {
+        if let Some(active) = session.take_at_rest() {
             self.pool.give(active);
         }
     }

@@ -20,7 +20,7 @@ use super::{
     lane::Via,
     modes::Modes,
     pipe::{LARGE_FRAME, Pipe},
-    pubsub::Subscribed,
+    pubsub::{SUBSCRIBER_KEEPS, Subscribed},
     transaction::Transaction,
 };
 
@@ -332,6 +332,13 @@ impl Session {
 
     pub fn owed(&self) -> usize {
         self.active.as_ref().map_or(0, |active| active.replies.len())
+    }
+
+    /// What it does not need while it is at rest. A subscriber keeps a little, for the next message.
+    pub fn take_at_rest(&mut self) -> Option<Box<Active>> {
+        let subscribed = self.subscribed.is_some();
+        let stays = |active: &mut Box<Active>| subscribed && active.capacity() <= SUBSCRIBER_KEEPS;
+        self.active.take_if(|active| active.is_at_rest() && !stays(active))
     }
 
     /// What a lane must be for this client to ride it.

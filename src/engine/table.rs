@@ -40,7 +40,7 @@ pub struct NodeEntry {
     pub master: bool,
     /// The master that it is a replica of, or whose place it took, until that one owns slots of its own again.
     replica_of: Option<Arc<str>>,
-    /// It says that it is a master, but a replica of its has taken all its slots: it is about to become that one's replica.
+    /// It is shown as a master, and so is its replica, or its master, which has the slots: it owns no keys of its own.
     superseded: bool,
     pub failed: bool,
     pub cursor_has_slot: bool,
@@ -217,11 +217,12 @@ impl Table {
         for index in 0..self.nodes.len() {
             let entry = &self.nodes[index];
             let Some(of) = entry.replica_of.clone().filter(|_| entry.in_map && entry.master) else { continue };
-            match self.find_id(&of).map(|node| usize::from(node.0)) {
-                // It has not begun, or it is long over.
-                Some(former) if owns[former] && !owns[index] => {}
-                Some(former) if !owns[former] => self.nodes[former].superseded = owns[index],
-                _ => self.nodes[index].replica_of = None,
+            let Some(former) = self.find_id(&of).map(|node| usize::from(node.0)) else { continue };
+            match (owns[former], owns[index]) {
+                (true, true) => self.nodes[index].replica_of = None,
+                // It has not taken over yet; or the map is older than the one before.
+                (true, false) => self.nodes[index].superseded = true,
+                (false, _) => self.nodes[former].superseded = true,
             }
         }
     }

@@ -29,8 +29,8 @@ b CLIENT GETNAME
 c PUBLISH news one
 c PUBLISH sport two
 c PUBLISH nothing three
-c PUBLISH "\x00\r\n" binary
 d PSUBSCRIBE "\x00*" [
+c PUBLISH "\x00\r\n" binary
 d PUNSUBSCRIBE [
 c PUBLISH "\x00\r\n" "\r\n\x00"
 c PUBSUB NUMSUB news sport nothing news
@@ -123,7 +123,8 @@ fn play(clients: &mut [Client], expected: Option<&[Vec<Vec<Reply>>]>) -> Vec<Vec
             if let Some(expected) = expected {
                 // Messages come through the cluster in their own time: as many as on the standalone server are waited for.
                 let count = expected[step][index].len();
-                let receive = |_| client.receive().unwrap_or_else(|error| panic!("{line}: {name} is told less: {error}"));
+                let receive =
+                    |_| client.receive().unwrap_or_else(|error| panic!("{line}: {} is told less: {error}", NAMES[index]));
                 all[index].extend((0..count).map(receive));
             }
         }
@@ -152,6 +153,7 @@ fn play(clients: &mut [Client], expected: Option<&[Vec<Vec<Reply>>]>) -> Vec<Vec
 
 fn like_a_standalone(server: Server) {
     let cluster = Cluster::of_masters(server);
+    super::wait_for_bus(&cluster);
     let proxy = Proxy::start(&cluster);
     let standalone = Standalone::start(server);
     let connect = |connect: &dyn Fn() -> Client| NAMES.map(|_| connect());

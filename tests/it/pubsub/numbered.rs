@@ -9,7 +9,7 @@ use crate::harness::over::{Over, join};
 use crate::harness::{Cluster, Proxy, Reply, Server, wait_until};
 use crate::reshard::{MOVED_SLOTS, migrate_slots, redis_cli_reshard};
 
-use super::{Told, change_places, fill_slots, subscribe};
+use super::{BETWEEN_MOVES, Told, change_places, fill_slots, subscribe, wait_for_bus};
 
 /// How each subscriber subscribes: protocol, command, and what it adds to the channels' tags.
 const SUBSCRIBERS: [(&str, &str, &str); 6] = [
@@ -142,6 +142,7 @@ fn under_load(load: &Load, trouble: impl FnOnce()) -> Vec<u64> {
 
 fn slots_move(server: Server) {
     let cluster = Cluster::start(server, ClusterOptions { node_timeout: Duration::from_secs(30), ..ClusterOptions::default() });
+    wait_for_bus(&cluster);
     let proxy = Proxy::start(&cluster);
     fill_slots(&proxy);
     let load = Load::new(proxy.port, Gaps::Never);
@@ -159,6 +160,7 @@ fn slots_move(server: Server) {
                     redis_cli_reshard(&cluster, from, to, MOVED_SLOTS);
                 }
                 moves += 1;
+                std::thread::sleep(BETWEEN_MOVES);
             }
         }
     });
@@ -170,6 +172,7 @@ fn slots_move(server: Server) {
 fn places_change(server: Server) {
     let cluster =
         Cluster::start(server, ClusterOptions { node_timeout: Duration::from_secs(10), ..ClusterOptions::with_failover() });
+    wait_for_bus(&cluster);
     let proxy = Proxy::start_with(&cluster, &[("retry.deadline", "45s")]);
     let load = Load::new(proxy.port, Gaps::Never);
     under_load(&load, || [3, 4, 0].into_iter().for_each(|replica| change_places(&cluster, replica)));
@@ -178,6 +181,7 @@ fn places_change(server: Server) {
 
 fn a_master_dies(server: Server) {
     let mut cluster = Cluster::start(server, ClusterOptions::with_failover());
+    wait_for_bus(&cluster);
     let proxy = Proxy::start_with(&cluster, &[("retry.deadline", "45s")]);
     let load = Load::new(proxy.port, Gaps::Once);
     let missed = under_load(&load, || {

@@ -9,7 +9,7 @@ use crate::harness::over::{Over, join};
 use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
 use crate::reshard::{MOVED_SLOTS, migrate_slots, redis_cli_reshard};
 
-use super::{Told, change_places, fill_slots, subscribe};
+use super::{BETWEEN_MOVES, Told, change_places, fill_slots, subscribe};
 
 const SUBSCRIBERS: [&str; 4] = ["2", "3", "2", "3"];
 const END: &str = "end";
@@ -124,6 +124,7 @@ fn slots_move(server: Server) {
                     redis_cli_reshard(&cluster, from, to, MOVED_SLOTS);
                 }
                 moves += 1;
+                std::thread::sleep(BETWEEN_MOVES);
             }
         }
     });
