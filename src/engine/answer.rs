@@ -16,6 +16,7 @@ use super::{
     pump::{Speaker, could_be_refusal, name_of},
     retry::{Asked, Verdict, on_lane_lost},
     session::{Ending, State},
+    tracking::NOBODY,
     transaction::{LANE_LOST, only_reads},
 };
 
@@ -270,13 +271,21 @@ impl Engine {
             if lane.role == Role::Push {
                 return self.pushed(index, reply);
             }
-            self.counters.unexpected_pushes += 1;
+            let user = lane.via.user;
+            if !self.tracking_push(user, reply) {
+                self.counters.unexpected_pushes += 1;
+            }
             return Ok(());
         }
         let Some(front) = lane.queue.front() else { return Err(Broken) };
         if lane.lead_seen < front.lead {
             if lane.role == Role::Push {
                 return self.push_lane_reply(index, reply);
+            }
+            if front.ticket == NOBODY {
+                let entry = self.pop_front(index)?;
+                self.release(index, &entry);
+                return Ok(());
             }
             lane.lead_seen += 1;
             if let Some(block) = self.retries.get_mut(front.retry as usize).and_then(|retry| retry.block.as_mut()) {
@@ -388,7 +397,9 @@ impl Engine {
             };
         } else if reply.first() == Some(&b'-') {
             self.counters.refused_greetings += 1;
-            let user = self.lanes[index as usize].via.user;
+            self.tracking_refused(index, reply);
+            let Some(lane) = self.lanes.get(index as usize) else { return Ok(()) };
+            let user = lane.via.user;
             if self.lanes[index as usize].role != Role::Push && self.says_who_clients_are(user, reply) {
                 self.refuse_user(index, reply);
                 return Ok(());
@@ -398,6 +409,9 @@ impl Engine {
         }
         self.lanes[index as usize].state = if left > 1 { LaneState::Greeting(left - 1) } else { LaneState::Open };
         self.mark_lane_dirty(index);
+        if !self.trackers.is_empty() {
+            self.tracking_greeted(index, reply);
+        }
         Ok(())
     }
 
@@ -540,6 +554,9 @@ impl Engine {
             let (large, (small, small_written)) =
                 (entry.is_large().then(|| frames.next_large()), frames.next_small(entry.len as usize));
             let written = small_written && large.is_none_or(|(_, written)| written) && lane.state == LaneState::Open;
+            if entry.ticket == NOBODY {
+                continue;
+            }
             if place == 0 && streaming == Stream::Direct {
                 self.cut_half_told(&entry);
                 continue;
@@ -550,6 +567,9 @@ impl Engine {
                 continue;
             }
             self.lost_request(&entry, written, lane.via, frame);
+        }
+        if !self.trackers.is_empty() && lane.state == LaneState::Open {
+            self.tracking_lane_lost(index, lane.node, lane.via);
         }
     }
 

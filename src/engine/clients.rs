@@ -35,11 +35,15 @@ impl Engine {
     /// Its flags, a letter each, as CLIENT LIST shows them.
     pub(super) fn flags_of(&self, index: u32, session: &Session) -> String {
         let labels = session.labels.as_deref();
+        let (tracks, broken, broadcasts, _) = self.tracking_shown(index);
         let flags = [
             (session.modes.has(Modes::MONITORING), 'O'),
             (session.subscribed.as_ref().is_some_and(|own| own.is_subscriber()), 'P'),
             (session.transaction.as_deref().and_then(Transaction::queued).is_some(), 'x'),
             (self.is_blocked(index), 'b'),
+            (tracks, 't'),
+            (broken, 'R'),
+            (broadcasts, 'B'),
             (labels.is_some_and(|labels| labels.no_evict), 'e'),
             (labels.is_some_and(|labels| labels.no_touch), 'T'),
         ];
@@ -95,7 +99,7 @@ impl Engine {
             text(&self.user_name(session)),
         ));
         if version >= (6, 2, 0) {
-            line.push_str(" redir=-1");
+            line.push_str(&format!(" redir={}", self.tracking_shown(index).3));
         }
         if version >= (7, 0, 0) {
             line.push_str(if session.proto == Proto::Resp3 { " resp=3" } else { " resp=2" });

@@ -189,7 +189,7 @@ impl Engine {
         let Job::RandomKey { others } = &mut self.merges[index as usize].job else { return };
         let target = others.pop().unwrap_or(Target::Any(Slot::of(b"")));
         let merge = &mut self.merges[index as usize];
-        merge.via.user = self.clients[merge.client as usize].user;
+        merge.via.user = self.clients[merge.client as usize].rides;
         self.add_part(index, target, 0, (0, 0), |out| encode::command(out, &[b"RANDOMKEY"]));
     }
 }

@@ -26,6 +26,7 @@ use super::{
     session::{Pause, ReplyMode, State},
     settings::Identity,
     since::{has_subcommands, is_valkey},
+    tracking::NOBODY,
     users::{Login, Password},
 };
 
@@ -342,6 +343,7 @@ impl Engine {
         session.modes.set(Modes::LOCKED_OUT, false);
         let before = std::mem::replace(&mut session.user, user);
         self.users.release(before, self.now);
+        self.follow_user(index);
     }
 
     /// HELLO in all its forms. Since 7.2 all options are read before any of them does something; before, each does as it is read.
@@ -408,21 +410,27 @@ impl Engine {
                 .into_bytes(),
             );
         }
-        session.proto = hello.proto.unwrap_or(session.proto);
+        let before = session.proto;
+        session.proto = hello.proto.unwrap_or(before);
+        let switched = before != session.proto;
         let reply = persona::hello(&persona, session.proto, session.public_id, session.face);
         self.note_subscribed_mode(index);
+        if switched {
+            self.follow_proto(index);
+        }
         HelloStep::Reply(reply)
     }
 
     /// As a new connection.
     pub(super) fn reset(&mut self, index: u32) -> Result<(), Pause> {
         let session = &self.clients[index as usize];
-        if session.proto != Proto::Resp2 || session.user != UserId::default() {
+        if session.proto != Proto::Resp2 || session.rides != UserId::default() {
             self.barrier(index)?;
         }
         self.leave_all(index);
         self.drop_transaction(index);
         self.end_monitor(index);
+        self.end_tracking(index);
         self.users.retain(UserId::default());
         self.become_user(index, UserId::default());
         let mut modes = self.first_modes();
@@ -452,12 +460,16 @@ impl Engine {
         let via = self.lanes[index as usize].via;
         let queue = std::mem::take(&mut self.lanes[index as usize].queue);
         self.close_lane(index);
-        let nobody = via.user == UserId::default();
+        let user = self.users.base(via.user);
+        let nobody = user == UserId::default();
         if nobody {
             self.refresh(RefreshCause::DefaultUser);
         }
         let error = if nobody { NO_AUTH } else { error };
         for entry in queue {
+            if entry.ticket == NOBODY {
+                continue;
+            }
             let Ticket { client, seq, .. } = entry.ticket;
             let asks = match self.clients[client as usize].reply(seq).state {
                 State::Merging { merge } => matches!(self.merges[merge as usize].job, Job::Login(_)),
@@ -465,14 +477,14 @@ impl Engine {
             };
             self.drop_retry(entry.retry);
             self.deliver(entry.ticket, error);
-            if !asks && !nobody && self.clients[client as usize].user == via.user {
+            if !asks && !nobody && self.clients[client as usize].user == user {
                 self.end_after_replies(client);
             }
         }
     }
 
     /// Closes a lane that nothing is in flight on, or whose requests the caller has taken.
-    fn close_lane(&mut self, index: u32) {
+    pub(super) fn close_lane(&mut self, index: u32) {
         let mut lane = self.lanes.remove(index as usize);
         debug_assert!(lane.queue.is_empty());
         match lane.role {
@@ -510,7 +522,7 @@ impl Engine {
         if line.starts_with(b"NOAUTH") {
             self.refresh(RefreshCause::DefaultUser);
         } else {
-            self.users.restrict(user);
+            self.users.restrict(self.users.base(user));
         }
     }
 

@@ -360,12 +360,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn refuse(&mut self, index: u32, command: &'static Command, what: &str) -> Result<(), Pause> {
-        let text = format!("-ERR proxy: '{}' is refused: {what} not supported yet\r\n", command.name.to_ascii_lowercase());
-        self.reply_now(index, text.as_bytes());
-        Ok(())
-    }
-
     pub(super) fn keyed(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
         if command::blocks(command, frame, spans) {
             return self.blocking(index, command, frame, spans);

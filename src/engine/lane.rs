@@ -136,7 +136,16 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub fn new(id: LaneId, node: NodeId, via: Via, role: Role, login: Option<&Login>, now: Micros) -> Self {
+    /// `words`: a command that it says behind its greeting.
+    pub fn new(
+        id: LaneId,
+        node: NodeId,
+        via: Via,
+        role: Role,
+        login: Option<&Login>,
+        words: Option<Vec<Vec<u8>>>,
+        now: Micros,
+    ) -> Self {
         let mut greeting = Zeroizing::default();
         let mut replies = 0;
         if let Some(login) = login {
@@ -145,6 +154,10 @@ impl Lane {
         }
         if via.proto == Proto::Resp3 {
             encode::command(&mut greeting, &[b"HELLO", b"3"]);
+            replies += 1;
+        }
+        if let Some(words) = words {
+            encode::command(&mut greeting, &words.iter().map(Vec::as_slice).collect::<Vec<_>>());
             replies += 1;
         }
         if matches!(role, Role::Private(_)) {
@@ -175,12 +188,6 @@ impl Lane {
             node_client: None,
             unblocks: 0,
         }
-    }
-
-    /// Adds to what is said before anything else; its answer must be no error.
-    pub fn greet(&mut self, command: &[&[u8]]) {
-        encode::command(&mut self.greeting, command);
-        self.greeting_replies += 1;
     }
 
     /// Whether its node owes an answer for longer than `timeout_us`. On a private lane it may take all the time in the world: that is

@@ -3,7 +3,7 @@
 use crate::{
     cluster::{Persona, Slot},
     command::{Command, Local},
-    resp::{Proto, encode},
+    resp::encode,
 };
 
 use super::{
@@ -24,7 +24,7 @@ pub(super) const CLUSTER_DISABLED: &[u8] = b"-ERR This instance has cluster supp
 pub(super) const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
 /// Out of range, so that no client of any node has it.
-const NOBODYS_ADDRESS: &[u8] = b"256.0.0.0:0";
+pub(super) const NOBODYS_ADDRESS: &[u8] = b"256.0.0.0:0";
 /// Error texts show so many bytes of a name.
 const SHOWN_LEN_MAX: usize = 128;
 const NO_SUCH_DB: &[u8] = b"-ERR DB index is out of range\r\n";
@@ -92,17 +92,15 @@ impl Engine {
             Local::ClientReply => return self.client_reply(index, arguments[2]),
             Local::ClientNoEvict | Local::ClientNoTouch => self.no_evict_or_touch(index, local, arguments[2]),
             Local::ClientCapa => {
-                self.labels(index).redirect |= arguments[2..].iter().any(|capability| capability.eq_ignore_ascii_case(b"redirect"));
+                self.labels(index).redirect |=
+                    arguments[2..].iter().any(|capability| capability.eq_ignore_ascii_case(b"redirect"));
                 OK.to_vec()
             }
             Local::ClientHelp => return self.send_any(index, frame),
-            Local::ClientGetredir => integer(-1),
-            Local::ClientTrackinginfo => tracking_info(proto),
-            Local::ClientTracking if arguments[2].eq_ignore_ascii_case(b"OFF") => OK.to_vec(),
-            Local::ClientCaching => {
-                b"-ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled\r\n".to_vec()
-            }
-            Local::ClientTracking => return self.refuse(index, command, "client-side caching is"),
+            Local::ClientGetredir => integer(self.tracking_shown(index).3),
+            Local::ClientTrackinginfo => self.tracking_info(index, proto),
+            Local::ClientCaching => return self.client_caching(index, arguments[2]),
+            Local::ClientTracking => return self.client_tracking(index, &arguments[2..], frame),
             Local::ClientUnblock => return self.client_unblock(index, &arguments[2..]),
             Local::ClientKill => return self.client_kill(index, &arguments[2..]),
             Local::ClientPause => return self.client_pause(index, &arguments[2..]),
@@ -288,19 +286,6 @@ fn role() -> Vec<u8> {
     encode::array(&mut out, 3);
     encode::bulk(&mut out, b"master");
     encode::integer(&mut out, 0);
-    encode::array(&mut out, 0);
-    out
-}
-
-fn tracking_info(proto: Proto) -> Vec<u8> {
-    let mut out = Vec::new();
-    encode::map(&mut out, proto, 3);
-    encode::bulk(&mut out, b"flags");
-    encode::set(&mut out, proto, 1);
-    encode::bulk(&mut out, b"off");
-    encode::bulk(&mut out, b"redirect");
-    encode::integer(&mut out, -1);
-    encode::bulk(&mut out, b"prefixes");
     encode::array(&mut out, 0);
     out
 }

@@ -45,6 +45,8 @@ mod since;
 mod split;
 mod table;
 mod throttle;
+mod tracking;
+
 mod transaction;
 mod unknown;
 mod users;
@@ -76,6 +78,7 @@ pub use self::{
     scripts::Scripts,
     settings::{Auth, Identity, Settings},
     throttle::Throttle,
+    tracking::Invalidation,
     transaction::CrossSlot,
 };
 use self::{
@@ -91,6 +94,7 @@ use self::{
     retry::Budget,
     session::{Ending, Session},
     table::Table,
+    tracking::Trackers,
     transaction::Checked,
     unknown::Learned,
     users::Users,
@@ -111,6 +115,10 @@ pub enum Event {
     Refresh(RefreshCause),
     /// Have every worker, this one too, `obey` the order, then call `obeyed` with the sum of what came of it.
     Order { token: OrderToken, order: Order },
+    /// Have every worker, this one too, call `invalidated`: one of them may have the client.
+    Invalidate(Invalidation),
+    /// Have every worker, this one too, call `redirect_broken`: a client is gone that others redirect to.
+    TargetGone { id: u64 },
 }
 
 /// Why a new slot map is wanted.
@@ -223,6 +231,7 @@ pub struct Engine {
     pubsub: Subscriptions,
     client_pause: Option<ClientPause>,
     monitors: Monitors,
+    trackers: Trackers,
     merges: Slab<Merge>,
     retries: Slab<Retry>,
     spare_merges: Vec<Merge>,
@@ -293,6 +302,7 @@ impl Engine {
             pubsub: Subscriptions::default(),
             client_pause: None,
             monitors: Monitors::default(),
+            trackers: Trackers::default(),
             merges: Slab::new(),
             retries: Slab::new(),
             spare_merges: Vec::new(),
@@ -375,6 +385,7 @@ impl Engine {
     pub fn client_gone(&mut self, client: ClientId) {
         self.leave_all(client.0);
         self.end_monitor(client.0);
+        self.target_gone(client.0);
         let session = &mut self.clients[client.0 as usize];
         session.ending = Ending::Gone;
         session.deaf = true;
@@ -492,6 +503,7 @@ impl Engine {
                 self.pump_later(client);
             }
             self.tick_monitor(client);
+            self.tick_tracker(client);
         }
         self.tick_subscriptions();
         self.end_due_pause();
@@ -509,7 +521,7 @@ impl Engine {
         if self.persona() != Some(&map.persona) {
             self.checked.clear();
         }
-        self.table.publish(map);
+        let moved = self.table.publish(map);
         self.default_user_told();
         let failed =
             |node: ids::NodeId| self.table.nodes[usize::from(node.0)].in_map && self.table.nodes[usize::from(node.0)].failed;
@@ -519,6 +531,7 @@ impl Engine {
         }
         self.subscriptions_meet_map();
         self.monitors_meet_map();
+        self.trackers_meet_map(moved);
         let waiting: Vec<u32> = self
             .clients
             .iter()
@@ -559,6 +572,9 @@ impl Engine {
             } else if let Some(client) = self.touched.pop() {
                 self.rest(client);
             } else {
+                if self.has_unwatched() {
+                    self.settle_unwatched();
+                }
                 return;
             }
         }
@@ -589,6 +605,7 @@ impl Engine {
             Ending::Gone if session.owed() == 0 => {
                 let user = session.user;
                 self.drop_transaction(client);
+                self.end_tracking(client);
                 self.clients.remove(client as usize);
                 self.users.release(user, self.now);
                 return;

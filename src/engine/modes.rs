@@ -26,6 +26,8 @@ impl Modes {
     pub const MONITORING: Modes = Modes(1 << 5);
     /// The operator refuses some commands.
     pub const POLICED: Modes = Modes(1 << 6);
+    /// It has said CLIENT CACHING, which belongs to its next command.
+    pub const CACHING: Modes = Modes(1 << 7);
 
     #[inline]
     pub fn is_plain(self) -> bool {
@@ -77,6 +79,11 @@ impl Engine {
         let exec_writes = || modes.has(Modes::PAUSED_WRITES) && command.name == "EXEC" && self.queued_may_replicate(index);
         if self.is_held_by_pause(modes, command, frame, spans) || exec_writes() {
             return Some(Err(Pause::Client));
+        }
+        if modes.has(Modes::CACHING)
+            && let Err(pause) = self.lead_with_caching(index, command, frame, spans)
+        {
+            return Some(Err(pause));
         }
         if modes.has(Modes::TRANSACTION) {
             return self.in_transaction(index, command, frame, spans);

@@ -59,7 +59,7 @@ impl Engine {
         self.raise_barrier(index);
         let deadline = self.now + self.settings.retry_deadline_us;
         // The lines are the same in both protocols, and in this one there is no greeting to be seen in them.
-        let via = Via { proto: Proto::Resp2, ..self.clients[index as usize].via() };
+        let via = Via { proto: Proto::Resp2, user: self.clients[index as usize].user };
         self.monitors.0.insert(index, Monitor { via, lanes: Vec::new(), owed: Some((seq, deadline)) });
         self.timers.push(Timer { at: deadline, client: index });
         self.dial_monitor(index);
@@ -80,9 +80,7 @@ impl Engine {
             match self.dial(node, via, Role::Monitor { client: index }) {
                 Ok(lane) => {
                     self.private.note_made();
-                    let lane = &mut self.lanes[lane as usize];
-                    lane.greet(&[b"MONITOR"]);
-                    let id = lane.id;
+                    let id = self.lanes[lane as usize].id;
                     self.monitors.0.entry(index).and_modify(|monitor| monitor.lanes.push((node, id)));
                 }
                 Err(NotNow::DialAfter(at)) => self.timers.push(Timer { at, client: index }),

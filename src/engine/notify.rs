@@ -7,6 +7,7 @@ use super::{
     Engine,
     ids::NONE,
     lane::Stream,
+    merge::Merge,
     session::{Ending, Session, State},
 };
 
@@ -62,7 +63,9 @@ impl Engine {
         for (place, reply) in active.replies.iter().enumerate().rev() {
             match reply.state {
                 State::Parked { .. } | State::Whole { .. } => return Behind::Reply(place),
-                State::Merging { merge } if self.merges[merge as usize].has_begun() => return Behind::Merge(merge),
+                State::Merging { merge } if self.merges.get(merge as usize).is_some_and(Merge::has_begun) => {
+                    return Behind::Merge(merge);
+                }
                 State::Sent { lane } if place == 0 && lane != NONE && self.streams(lane, session) => return Behind::Stream(lane),
                 _ => {}
             }

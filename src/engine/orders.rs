@@ -12,6 +12,7 @@ use super::{
     ids::{Micros, NONE},
     merge::{Job, Merge},
     session::{Ending, Pause, Session, State},
+    tracking::Asked,
 };
 
 /// What every worker is to do.
@@ -31,6 +32,11 @@ pub enum Order {
         writes_only: bool,
     },
     Unpause,
+    /// CLIENT TRACKING with REDIRECT: whether the client with this CLIENT ID is there.
+    Aim {
+        id: u64,
+        asked: Asked,
+    },
     /// CLIENT UNBLOCK of the client with this CLIENT ID.
     Unblock {
         id: u64,
@@ -96,6 +102,7 @@ impl Engine {
                 self.unpause_clients();
                 Outcome::default()
             }
+            Order::Aim { id, .. } => Outcome { count: u64::from(self.aim_at(*id)), lines: Vec::new() },
             Order::Unblock { id, error } => Outcome { count: u64::from(self.unblock_client(*id, *error)), lines: Vec::new() },
         };
         self.settle();
@@ -107,6 +114,10 @@ impl Engine {
         let proto = self.clients[token.client as usize].proto;
         let mut reply = Vec::new();
         match order {
+            Order::Aim { asked, .. } => {
+                self.aimed(token.client, token.seq, asked.clone(), outcome.count > 0);
+                return self.settle();
+            }
             Order::List(_) => {
                 outcome.lines.sort_by_key(|line| line.id);
                 let text: String = outcome.lines.iter().map(|line| line.text.as_str()).collect();

@@ -8,6 +8,7 @@ use crate::command::{Command, Local};
 use super::{
     Engine,
     fan::asks_any,
+    local::NOBODYS_ADDRESS,
     merge::{Job, Merge},
     session::Pause,
     settings::Identity,
@@ -28,7 +29,8 @@ fn question(local: Local) -> Option<&'static [&'static [u8]]> {
         Local::ClientId => &[b"CLIENT", b"ID"],
         Local::ClientImportSource => &[b"CLIENT", b"IMPORT-SOURCE", b"?"],
         Local::ClientInfo => &[b"CLIENT", b"INFO"],
-        Local::ClientKill => &[b"CLIENT", b"KILL", b"ID", b"0"],
+        // To 6.2 the id 0 would be everybody.
+        Local::ClientKill => &[b"CLIENT", b"KILL", b"ADDR", NOBODYS_ADDRESS],
         Local::ClientList => &[b"CLIENT", b"LIST", b"ID", b"0"],
         Local::ClientNoEvict => &[b"CLIENT", b"NO-EVICT", b"?"],
         Local::ClientNoTouch => &[b"CLIENT", b"NO-TOUCH", b"?"],
@@ -92,7 +94,7 @@ impl Engine {
             out.extend_from_slice(reply);
             return true;
         }
-        self.users.permit(merge.via.user, command.id);
+        self.users.permit(self.clients[merge.client as usize].user, command.id);
         merge.next_stage(Job::Again { frame });
         false
     }

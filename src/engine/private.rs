@@ -95,6 +95,9 @@ impl Engine {
             self.private.forget(index, lease);
         }
         self.events.push_back(Event::CloseLane { lane: lane.id });
+        if !self.trackers.is_empty() {
+            self.tracking_lane_lost(index, lane.node, lane.via);
+        }
     }
 
     /// Closes lanes that nobody has needed for a while.

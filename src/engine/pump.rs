@@ -230,9 +230,7 @@ impl Engine {
         retry.hops += 1;
         match addr.as_ref().and_then(|addr| self.table.find(addr)) {
             Some(node) if node != from => {
-                if self.table.patch(slot, node, self.now) {
-                    self.leave_moving_slots(Some(slot));
-                }
+                self.note_owner(slot, node);
                 self.refresh(RefreshCause::Moved);
                 if retry.hops > HOPS_AT_ONCE {
                     self.back_off(retry);
@@ -308,7 +306,18 @@ impl Engine {
         self.await_turn(ticket, place);
     }
 
+    /// A redirect taught a slot's owner.
+    pub(super) fn note_owner(&mut self, slot: crate::cluster::Slot, node: NodeId) {
+        if self.table.patch(slot, node, self.now) {
+            self.leave_moving_slots(Some(slot));
+            self.trackers_meet_map(true);
+        }
+    }
+
     pub(super) fn await_turn(&mut self, ticket: Ticket, place: u32) {
+        if !self.trackers.is_empty() {
+            self.sent_again(ticket.client, ticket.seq);
+        }
         self.set_state(ticket, State::Waiting { retry: place });
         let session = &mut self.clients[ticket.client as usize];
         session.waiting += 1;
@@ -459,6 +468,7 @@ impl Engine {
                 self.refresh(RefreshCause::ClusterDown);
                 Move::Wait { until: (now + 100_000).min(deadline) }
             }
+            Err(NotNow::Soon) => Move::Wait { until: (now + LANES_LOOK_US).min(deadline) },
             Err(NotNow::LanesUsedUp) => {
                 self.retries[place as usize].last = "all private connections are in use (limits.private_lanes)".into();
                 Move::Wait { until: (now + LANES_LOOK_US).min(deadline) }

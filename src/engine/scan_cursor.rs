@@ -206,7 +206,7 @@ impl Engine {
         let Job::Scan(job) = &mut merge.job else { return };
         let slot = Slot::new(job.cursor.slot).expect("a cursor's slot is in range");
         let owner = self.table.owner(slot);
-        merge.via.user = if job.as_service { self.users.service() } else { self.clients[merge.client as usize].user };
+        merge.via.user = if job.as_service { self.users.service() } else { self.clients[merge.client as usize].rides };
         match &mut job.stage {
             Stage::Permission => {
                 self.add_part(index, Target::Any(slot), 0, (0, 0), |out| encode::command(out, &[b"SCAN", b"0", b"COUNT", b"1"]));
@@ -366,7 +366,7 @@ impl Engine {
         if let (Some(owner), Some(slot)) = (owner, Slot::new(job.cursor.slot))
             && let Some(node) = self.table.find_id(&owner.id)
         {
-            self.table.patch(slot, node, self.now);
+            self.note_owner(slot, node);
         }
         match job.lost {
             1 => Step::Next(Stage::Begin),

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::{cluster::Slot, resp::encode};
+use crate::{
+    cluster::Slot,
+    resp::{ReplyScanner, encode},
+};
 
 use super::{
     Engine, Event,
@@ -11,6 +14,7 @@ use super::{
     pipe::LARGE_FRAME,
     pump::Retry,
     session::State,
+    since::has_subcommands,
 };
 
 /// Frames from this size on take the node's bulk lane, so that they do not delay small ones behind them.
@@ -47,6 +51,8 @@ pub enum NotNow {
     DialAfter(Micros),
     /// As many private lanes as may be are leased.
     LanesUsedUp,
+    /// Another lane has to be there before; its opening is told.
+    Soon,
 }
 
 impl Engine {
@@ -73,6 +79,10 @@ impl Engine {
 
     #[cold]
     fn dial_shared(&mut self, node: NodeId, via: Via, bulk: bool) -> Result<u32, NotNow> {
+        if bulk && self.trackers.client_of(via.user).is_some() {
+            // A tracking client has one lane to a node, so that the node knows what is its own doing.
+            return self.lane_to(node, via, false);
+        }
         let index = self.dial(node, via, Role::Shared { bulk })?;
         self.table.node(node).set_lane(via, bulk, index);
         Ok(index)
@@ -84,11 +94,21 @@ impl Engine {
         if entry.dial_after_us > self.now {
             return Err(NotNow::DialAfter(entry.dial_after_us));
         }
+        let words = match role {
+            Role::Shared { .. } | Role::Private(_) => self.tracking_words(node, via)?,
+            Role::Monitor { .. } => Some(vec![b"MONITOR".to_vec()]),
+            Role::Push => None,
+        };
+        let entry = self.table.node(node);
         let index = self.lanes.vacant_key() as u32;
         self.lanes_made = self.lanes_made.wrapping_add(1);
         let id = LaneId { index, unique: self.lanes_made };
         self.events.push_back(Event::Dial { lane: id, addr: entry.addr.clone() });
-        self.lanes.insert(Lane::new(id, node, via, role, self.users.login(via.user), self.now));
+        let mut lane = Lane::new(id, node, via, role, self.users.login(via.user), words, self.now);
+        if self.trackers.client_of(via.user).is_some() && self.persona().is_some_and(|persona| !has_subcommands(persona)) {
+            lane.scanner = ReplyScanner::with_asides();
+        }
+        self.lanes.insert(lane);
         self.table.node(node).lane_made();
         Ok(index)
     }

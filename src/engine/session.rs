@@ -249,6 +249,8 @@ pub struct Session {
     pub scanner: RequestScanner,
     pub proto: Proto,
     pub user: UserId,
+    /// Whose lanes it rides: its user's, or those of an alias that is its own.
+    pub rides: UserId,
     /// Whom the proxy let in, where its own accounts decide that.
     pub account: Option<Arc<[u8]>>,
     pub face: Face,
@@ -302,6 +304,7 @@ impl Session {
             scanner: RequestScanner::default(),
             proto: Proto::Resp2,
             user: UserId::default(),
+            rides: UserId::default(),
             account: None,
             face: Face::default(),
             modes: Modes::default(),
@@ -344,7 +347,7 @@ impl Session {
     /// What a lane must be for this client to ride it.
     #[inline]
     pub fn via(&self) -> Via {
-        Via { proto: self.proto, user: self.user }
+        Via { proto: self.proto, user: self.rides }
     }
 
     pub fn next_seq(&self) -> u32 {

@@ -65,6 +65,8 @@ impl From<&Auth> for Login {
 /// One user whom lanes may be authenticated as.
 #[derive(Debug, Default)]
 struct Entry {
+    /// It is another name for this one, whose lanes are lanes of their own.
+    alias_of: Option<UserId>,
     /// `None`: nothing is said, a node takes the connection for its default user.
     login: Option<Login>,
     /// Clients that are this user, and those that a node is asked about at the moment.
@@ -152,26 +154,57 @@ impl Users {
     pub fn acquire(&mut self, login: Login) -> Result<UserId, UsersUsedUp> {
         let own = usize::from(self.service.0) + 1;
         let known = (own..self.entries.len()).find(|place| {
-            self.entries[*place].as_ref().is_some_and(|entry| entry.login.as_ref().is_some_and(|known| known.is(&login)))
+            self.entries[*place]
+                .as_ref()
+                .is_some_and(|entry| entry.alias_of.is_none() && entry.login.as_ref().is_some_and(|known| known.is(&login)))
         });
         let place = match known {
             Some(place) => place,
             None => {
-                let free = (own..self.entries.len()).find(|place| self.entries[*place].is_none());
-                if free.is_none() && self.entries.len() >= (own + self.users_max).min(usize::from(u16::MAX)) {
+                let is_user = |entry: &&Option<Entry>| entry.as_ref().is_some_and(|entry| entry.alias_of.is_none());
+                if self.entries[own..].iter().filter(is_user).count() >= self.users_max {
                     return Err(UsersUsedUp);
                 }
-                let place = free.unwrap_or_else(|| {
-                    self.entries.push(None);
-                    self.entries.len() - 1
-                });
-                self.entries[place] = Some(Entry { login: Some(login), ..Entry::default() });
-                place
+                self.place(Entry { login: Some(login), ..Entry::default() }).ok_or(UsersUsedUp)?
             }
         };
         let user = UserId(place as u16);
         self.entry(user).clients += 1;
         Ok(user)
+    }
+
+    /// A free place for an entry, while there is one.
+    fn place(&mut self, entry: Entry) -> Option<usize> {
+        let own = usize::from(self.service.0) + 1;
+        let free = (own..self.entries.len()).find(|place| self.entries[*place].is_none());
+        let place = free.unwrap_or(self.entries.len());
+        if place >= usize::from(u16::MAX) {
+            return None;
+        }
+        if place == self.entries.len() {
+            self.entries.push(None);
+        }
+        self.entries[place] = Some(entry);
+        Some(place)
+    }
+
+    /// Another name for a user, for lanes that are one client's own.
+    pub fn alias(&mut self, of: UserId) -> Option<UserId> {
+        let login = self.login(of).cloned();
+        let place = self.place(Entry { alias_of: Some(of), login, clients: 1, verified: true, ..Entry::default() })?;
+        Some(UserId(place as u16))
+    }
+
+    /// All lanes of an alias are closed.
+    pub fn drop_alias(&mut self, alias: UserId) {
+        debug_assert!(self.entry(alias).alias_of.is_some());
+        self.entries[usize::from(alias.0)] = None;
+    }
+
+    /// Who it is, by whichever name.
+    pub fn base(&self, user: UserId) -> UserId {
+        let entry = self.entries.get(usize::from(user.0)).and_then(Option::as_ref);
+        entry.and_then(|entry| entry.alias_of).unwrap_or(user)
     }
 
     /// One client more is this user.

@@ -21,7 +21,10 @@ use tokio::{
 
 use crate::{
     cluster::SlotMap,
-    engine::{ClientId, Counters, Engine, Event, Face, LaneId, Load, Order, OrderToken, Outcome, Registry, Scripts, Settings},
+    engine::{
+        ClientId, Counters, Engine, Event, Face, Invalidation, LaneId, Load, Order, OrderToken, Outcome, Registry, Scripts,
+        Settings,
+    },
     topology::{RefreshCause, TopologyHandle},
 };
 
@@ -55,6 +58,10 @@ pub enum ToWorker {
     Client { accepted: Accepted, public_id: u64, face: Face },
     /// An order of some worker's client.
     Order { order: Arc<Order>, outcome: oneshot::Sender<Outcome> },
+    /// Keys that a client may have cached, which may be here.
+    Invalidate(Invalidation),
+    /// A client is gone that others redirect invalidations to.
+    TargetGone { id: u64 },
     /// Finish what is in flight, for at most so long, and end.
     Stop(Duration),
 }
@@ -176,6 +183,8 @@ impl Worker {
                 ToWorker::Order { order, outcome } => {
                     let _ = outcome.send(worker.with_engine(|engine| engine.obey(&order)));
                 }
+                ToWorker::Invalidate(told) => worker.with_engine(|engine| engine.invalidated(&told)),
+                ToWorker::TargetGone { id } => worker.with_engine(|engine| engine.redirect_broken(id)),
                 ToWorker::Stop(grace) => return worker.drain(grace).await,
             }
         }
@@ -222,6 +231,15 @@ impl Worker {
             Event::Order { token, order } => {
                 tokio::task::spawn_local(self.clone().give_order(token, Arc::new(order)));
             }
+            Event::Invalidate(told) => self.tell_all(|| ToWorker::Invalidate(told.clone())),
+            Event::TargetGone { id } => self.tell_all(|| ToWorker::TargetGone { id }),
+        }
+    }
+
+    fn tell_all(&self, message: impl Fn() -> ToWorker) {
+        for peer in &self.config.peers {
+            // A worker that is stopping has no clients to tell.
+            let _ = peer.send(message());
         }
     }
 

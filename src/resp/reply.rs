@@ -36,6 +36,8 @@ pub struct ReplyScanner {
     values_left: u64,
     /// Bytes still to come of the bulk being read, with its CR LF.
     bulk_left: u64,
+    /// A push may stand inside of a reply, and is none of its values.
+    asides: bool,
 }
 
 /// Longest header, number, double and the like, in bytes: none comes near it, so a longer one is no RESP.
@@ -58,6 +60,11 @@ enum Value {
 }
 
 impl ReplyScanner {
+    /// For a connection that tracks keys at Redis 6.2, which tells of those that EXEC changes in the middle of EXEC's reply.
+    pub fn with_asides() -> Self {
+        ReplyScanner { asides: true, ..ReplyScanner::default() }
+    }
+
     /// Takes the bytes behind those used so far, up to the end of the current reply at most.
     ///
     /// A line that is cut is not used: it is to be given again with more. A bulk is used as it comes.
@@ -97,7 +104,8 @@ impl ReplyScanner {
                 }
                 Value::Aggregate(head, count, extra) => {
                     used += head;
-                    left = (left - u64::from(!extra)).checked_add(count).ok_or(ReplyError::InvalidLength)?;
+                    let aside = self.asides && rest[0] == b'>' && !(at_start && used == head);
+                    left = (left - u64::from(!extra && !aside)).checked_add(count).ok_or(ReplyError::InvalidLength)?;
                 }
                 Value::Cut => break,
             }
@@ -148,7 +156,7 @@ pub(super) fn values_len(buf: &[u8], count: u64) -> Option<usize> {
     if count == 0 {
         return Some(0);
     }
-    let mut scanner = ReplyScanner { values_left: count, bulk_left: 0 };
+    let mut scanner = ReplyScanner { values_left: count, ..ReplyScanner::default() };
     match scanner.advance_values(buf) {
         Ok(Progress { used, done: true }) => Some(used),
         _ => None,
@@ -240,6 +248,20 @@ fn whole_line(line: &[u8], len_max: usize) -> Result<Value, ReplyError> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+
+    #[test]
+    fn a_push_inside_of_a_reply_is_none_of_its_values_where_that_may_be() {
+        let stream = b"*2\r\n>2\r\n+invalidate\r\n*1\r\n+a\r\n+OK\r\n:1\r\n";
+        for cut in 0..stream.len() {
+            let mut scanner = ReplyScanner::with_asides();
+            let used = scanner.advance(&stream[..cut]).expect("it is RESP").used;
+            let progress = scanner.advance(&stream[used..]).expect("it is RESP");
+            assert_eq!((used + progress.used, progress.done), (stream.len(), true), "cut at {cut}");
+        }
+        let push = b">2\r\n+invalidate\r\n*1\r\n+a\r\n";
+        let progress = ReplyScanner::with_asides().advance(push).expect("it is RESP");
+        assert_eq!((progress.used, progress.done), (push.len(), true), "by itself it is one");
+    }
 
     /// The lengths of the replies in `stream`, which arrives up to each of `cuts` (rising) and to its end, and how
     /// many bytes of another reply were used after them.

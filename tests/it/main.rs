@@ -20,4 +20,5 @@ mod pubsub;
 mod reshard;
 mod sidecar;
 mod tidy;
+mod tracking;
 mod transactions;

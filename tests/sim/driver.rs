@@ -203,6 +203,8 @@ impl World {
                     self.later(wait, What::AskMap);
                 }
             }
+            Event::Invalidate(told) => self.drivers.iter_mut().for_each(|driver| driver.engine.invalidated(&told)),
+            Event::TargetGone { id } => self.drivers.iter_mut().for_each(|driver| driver.engine.redirect_broken(id)),
             Event::Order { token, order } => {
                 let mut outcome = keyway::engine::Outcome::default();
                 for other in 0..self.drivers.len() {
