@@ -283,8 +283,10 @@ impl Engine {
                 return self.push_lane_reply(index, reply);
             }
             if front.ticket == NOBODY {
+                let user = lane.via.user;
                 let entry = self.pop_front(index)?;
                 self.release(index, &entry);
+                self.nobody_answered(user);
                 return Ok(());
             }
             lane.lead_seen += 1;
@@ -555,6 +557,7 @@ impl Engine {
                 (entry.is_large().then(|| frames.next_large()), frames.next_small(entry.len as usize));
             let written = small_written && large.is_none_or(|(_, written)| written) && lane.state == LaneState::Open;
             if entry.ticket == NOBODY {
+                self.nobody_answered(lane.via.user);
                 continue;
             }
             if place == 0 && streaming == Stream::Direct {

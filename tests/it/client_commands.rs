@@ -113,6 +113,21 @@ fn pause(server: Server) {
     seen.sort_unstable();
     assert_eq!(seen, (1..=crowd.len() as i64).collect::<Vec<_>>(), "each write is carried out once");
 
+    // A transaction that writes waits at its EXEC, one that reads does not.
+    let (first, others) = crowd.split_first_mut().expect("there is a crowd");
+    for (client, command) in [(&mut *first, ["INCR", "{multi}"]), (&mut others[0], ["GET", "{multi}"])] {
+        assert_eq!(client.call(&["MULTI"]), Reply::ok());
+        assert_eq!(client.call(&command).text(), "QUEUED");
+    }
+    assert_eq!(control.call(&["CLIENT", "PAUSE", "100000", "WRITE"]), Reply::ok());
+    assert_eq!(others[0].call(&["EXEC"]).elements().len(), 1, "it only reads");
+    first.send(&request(&["EXEC"])).expect("it is connected");
+    first.set_timeout(Duration::from_millis(20));
+    assert!(first.receive().is_err(), "it writes");
+    assert_eq!(control.call(&["CLIENT", "UNPAUSE"]), Reply::ok());
+    first.set_timeout(Duration::from_secs(60));
+    assert_eq!(first.receive().expect("it goes on"), Reply::Array(vec![Reply::Integer(1)]));
+
     // ALL holds everything, UNPAUSE too, and ends by itself; mistakes are told at once.
     let begun = Instant::now();
     assert_eq!(control.call(&["CLIENT", "PAUSE", "300"]), Reply::ok());

@@ -115,6 +115,12 @@ fn choices(server: Server) {
     client.call(&["MGET", &keys[0], &keys[2]]);
     writer.call(&["SET", &keys[2], "3"]);
     assert_told(&mut client, &keys[2]);
+    // To a transaction as a whole: it is not watched, so nothing of it may stay cached.
+    assert_eq!(client.call(&["CLIENT", "CACHING", "YES"]), Reply::ok());
+    assert_eq!(client.call(&["MULTI"]), Reply::ok());
+    assert_eq!(client.call(&["GET", &keys[0]]).text(), "QUEUED");
+    assert_eq!(client.call(&["EXEC"]).elements().len(), 1);
+    assert_eq!(next_push(&mut client), None, "all keys");
     // In one pipeline, between others of the same slot.
     let pipeline = ["GET a", "CLIENT CACHING YES", "GET b", "GET c"];
     let pipeline: Vec<Vec<String>> = pipeline
@@ -235,6 +241,20 @@ fn lost(server: Server) {
             Err(error) => Err(error.to_string()),
         }
     });
+    // What a transaction changes and reads: 6.2 tells of it in the middle of EXEC's reply.
+    client.call(&["GET", key]);
+    client.call(&["MULTI"]);
+    client.call(&["SET", key, "1"]);
+    client.call(&["GET", key]);
+    client.send(&request(&["EXEC"])).expect("it is connected");
+    if server == Server::Redis62 {
+        let (seen, _) =
+            client.until(format!("*1\r\n${}\r\n{key}\r\n+OK\r\n$1\r\n1\r\n", key.len()).as_bytes(), Duration::from_secs(10));
+        assert!(seen.starts_with(b"*2\r\n>2\r\n$10\r\ninvalidate\r\n"), "{}", seen.escape_ascii());
+    } else {
+        assert_eq!(client.receive().expect("it is answered").elements().len(), 2);
+        assert_told(&mut client, key);
+    }
     // FLUSHALL drops all, too, in every node's words.
     client.call(&["GET", key]);
     writer.call(&["FLUSHALL"]);

@@ -13,10 +13,7 @@ use crate::{
     resp::{Proto, Span, encode},
 };
 
-use super::{
-    NOBODY,
-    options::{Asked, Choice},
-};
+use super::options::{Asked, Choice};
 
 const NO_SUCH_TARGET: &[u8] = b"-ERR The client ID you want redirect to does not exist\r\n";
 
@@ -130,7 +127,7 @@ impl Engine {
         let all_reached = lanes.iter().all(Result::is_ok);
         for lane in lanes.into_iter().flatten() {
             let word: &[u8] = if yes { b"YES" } else { b"NO" };
-            self.queue(lane, NOBODY, NONE, 1, |out| encode::command(out, &[b"CLIENT", b"CACHING", word]));
+            self.ask_for_nobody(index, lane, &[b"CLIENT", b"CACHING", word]);
         }
         if yes {
             let seq = self.clients[index as usize].next_seq();

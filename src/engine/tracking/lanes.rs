@@ -4,7 +4,7 @@ use crate::{
     engine::{
         Engine, LaneId, Timer,
         ids::{Micros, NONE, NodeId, Ticket, UserId},
-        lane::{LaneState, Lease, Role, Via},
+        lane::{LaneState, Via},
         send::NotNow,
     },
     resp::{Proto, encode},
@@ -39,21 +39,35 @@ impl Engine {
     pub(super) fn tell_lanes_again(&mut self, client: u32) {
         let Some(tracker) = self.trackers.by_client.get(&client) else { return };
         let Some(alias) = tracker.alias else { return };
-        let words = tracker.options.words(None);
+        let words = tracker.options.new_words();
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         let lanes: Vec<u32> = self.lanes.iter().filter(|(_, lane)| lane.via.user == alias).map(|(lane, _)| lane as u32).collect();
         for lane in lanes {
-            self.queue(lane, NOBODY, NONE, 1, |out| encode::command(out, &words));
+            self.ask_for_nobody(client, lane, &words);
         }
     }
 
-    /// Closes all lanes of an alias, on which nothing is in flight, and gives its name back.
+    /// Says something to a node for a tracking client, which hears nothing of the answer.
+    pub(super) fn ask_for_nobody(&mut self, client: u32, lane: u32, words: &[&[u8]]) {
+        self.trackers.by_client.entry(client).and_modify(|tracker| tracker.unanswered += 1);
+        self.queue(lane, NOBODY, NONE, 1, |out| encode::command(out, words));
+    }
+
+    /// A node has answered that, or never will.
+    pub(in crate::engine) fn nobody_answered(&mut self, user: UserId) {
+        let Some(client) = self.trackers.client_of(user) else { return };
+        self.trackers.by_client.entry(client).and_modify(|tracker| tracker.unanswered -= 1);
+        self.settle_tracker(client);
+    }
+
+    /// Closes all lanes of an alias, and gives its name back.
     pub(super) fn close_alias(&mut self, alias: UserId) {
         self.trackers.by_alias.remove(&alias.0);
         let lanes: Vec<LaneId> = self.lanes.iter().filter(|(_, lane)| lane.via.user == alias).map(|(_, lane)| lane.id).collect();
         for id in lanes {
-            if matches!(self.lanes[id.index as usize].role, Role::Private(Lease::Pinned { .. })) {
-                // What was watched on it is watched no more, and its client must hear of that.
+            let lane = &self.lanes[id.index as usize];
+            if lane.role.is_pinned() || !lane.queue.is_empty() {
+                // What is watched on it is watched no more, and what is in flight has to be answered.
                 self.give_lane_up(id.index);
                 continue;
             }
@@ -96,7 +110,7 @@ impl Engine {
             NONE => false,
             lane => self.lanes[lane as usize].is_open(),
         };
-        if self.table.masters().all(is_open) {
+        if tracker.unanswered == 0 && self.table.masters().all(is_open) {
             tracker.owed = None;
             self.answer(client, seq, b"+OK\r\n");
         } else if deadline <= self.now {

@@ -37,6 +37,8 @@ struct Tracker {
     caching: Option<bool>,
     /// The reply that is owed until every master broadcasts, and until when it is waited for.
     owed: Option<(u32, Micros)>,
+    /// What its lanes have asked their nodes for it, and was not answered yet.
+    unanswered: usize,
     /// Whom REDIRECT names is gone.
     broken: bool,
 }
@@ -95,7 +97,7 @@ impl Engine {
                 }
             }
             None => {
-                let tracker = Tracker { options, alias: None, caching: None, owed: None, broken: false };
+                let tracker = Tracker { options, alias: None, caching: None, owed: None, unanswered: 0, broken: false };
                 self.trackers.by_client.insert(client, tracker);
             }
         }
@@ -147,6 +149,7 @@ impl Engine {
         let session = &mut self.clients[client as usize];
         session.rides = session.user;
         self.close_alias(alias);
+        self.trackers.by_client.entry(client).and_modify(|tracker| tracker.unanswered = 0);
     }
 
     /// The client tracks no more: it said so, or is gone and nothing of it is in flight.

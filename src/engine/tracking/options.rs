@@ -22,6 +22,8 @@ pub struct Options {
     pub choice: Choice,
     pub noloop: bool,
     pub prefixes: Vec<Vec<u8>>,
+    /// Those of them that were asked for last: a node that knows the others does not want to hear them again.
+    pub new_prefixes: Vec<Vec<u8>>,
     /// CLIENT ID of whom to tell instead.
     pub redirect: Option<i64>,
 }
@@ -117,6 +119,7 @@ impl Asked {
             if options.prefixes.is_empty() {
                 options.prefixes.push(Vec::new());
             }
+            options.new_prefixes.clone_from(&options.prefixes);
             options.prefixes.extend_from_slice(known);
             options.prefixes.sort_unstable();
             options.prefixes.dedup();
@@ -143,8 +146,17 @@ fn check_prefixes(asked: &[Vec<u8>], known: &[Vec<u8>]) -> Result<(), String> {
 }
 
 impl Options {
-    /// CLIENT TRACKING ON with these options, as a lane says it to its node. `redirect`: the node's own id of whom to tell.
+    /// CLIENT TRACKING ON with these options, as a new lane says it to its node. `redirect`: the node's own id of whom to tell.
     pub fn words(&self, redirect: Option<&[u8]>) -> Vec<Vec<u8>> {
+        self.words_with(&self.prefixes, redirect)
+    }
+
+    /// What a lane that has said the options before says of the new ones.
+    pub fn new_words(&self) -> Vec<Vec<u8>> {
+        self.words_with(&self.new_prefixes, None)
+    }
+
+    fn words_with(&self, prefixes: &[Vec<u8>], redirect: Option<&[u8]>) -> Vec<Vec<u8>> {
         let mut words: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON"];
         if let Some(id) = redirect {
             words.extend([&b"REDIRECT"[..], id]);
@@ -156,8 +168,8 @@ impl Options {
             Choice::Broadcast => {
                 words.push(b"BCAST");
                 // The empty one holds all others.
-                if self.prefixes.iter().all(|prefix| !prefix.is_empty()) {
-                    self.prefixes.iter().for_each(|prefix| words.extend([&b"PREFIX"[..], prefix]));
+                if prefixes.iter().all(|prefix| !prefix.is_empty()) {
+                    prefixes.iter().for_each(|prefix| words.extend([&b"PREFIX"[..], prefix]));
                 }
             }
         }
@@ -222,5 +234,6 @@ mod tests {
         let words: Vec<String> =
             options.words(Some(b"7")).into_iter().map(|word| String::from_utf8(word).expect("text")).collect();
         assert_eq!(words.join(" "), "CLIENT TRACKING ON REDIRECT 7 BCAST PREFIX bar PREFIX foo NOLOOP");
+        assert_eq!(options.new_words().concat(), b"CLIENTTRACKINGONBCASTPREFIXbarNOLOOP", "what is known is not said again");
     }
 }

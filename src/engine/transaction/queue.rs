@@ -366,7 +366,6 @@ fn is_told_at_once(local: Local) -> bool {
         | Local::ClientNoTouch
         | Local::ClientSetinfo
         | Local::ClientSetname
-        | Local::ClientTracking
         | Local::ClientTrackinginfo
         | Local::ClusterRefused
         | Local::Hello
@@ -381,6 +380,7 @@ fn is_told_at_once(local: Local) -> bool {
         | Local::ClientList
         | Local::ClientPause
         | Local::ClientReply
+        | Local::ClientTracking
         | Local::ClientUnblock
         | Local::ClientUnpause
         | Local::Quit
