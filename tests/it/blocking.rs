@@ -368,14 +368,16 @@ fn polled(server: Server) {
                     other.call(&words(line));
                 }
                 send(&mut blocked, &words(blocking));
-                if *waking != "PING" {
-                    let answered = blocking.starts_with('B') && !before.is_empty();
-                    wait_for_blocked(&mut other, usize::from(!answered));
+                // What finds something at once is answered before the next push.
+                let at_once =
+                    (*waking == "PING" || blocking.starts_with('B') && !before.is_empty()).then(|| receive(&mut blocked));
+                if at_once.is_none() {
+                    wait_for_blocked(&mut other, 1);
                     // Time for a few rounds.
-                    std::thread::sleep(Duration::from_millis(if answered { 0 } else { 60 }));
+                    std::thread::sleep(Duration::from_millis(60));
                 }
                 other.call(&words(waking));
-                let reply = receive(&mut blocked);
+                let reply = at_once.unwrap_or_else(|| receive(&mut blocked));
                 wait_for_blocked(&mut other, 0);
                 let mut seen = vec![reply];
                 for key in ["a", "b", "c"] {

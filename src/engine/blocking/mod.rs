@@ -8,6 +8,7 @@ mod block;
 mod frame;
 mod give_back;
 mod poll;
+mod single;
 #[cfg(test)]
 mod tests;
 mod unblock;

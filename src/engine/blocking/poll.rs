@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     cluster::Slot,
-    command::{self, Command},
+    command::Command,
     resp::{Proto, Span, View, encode, view},
 };
 
@@ -24,6 +24,7 @@ use super::{
     block::last_id,
     frame::{Timeout, ids_from_now},
     null_array,
+    single::{pop, popped, with_one_key, without_block},
 };
 
 /// The wait after the first round; it doubles from round to round.
@@ -337,80 +338,4 @@ fn stream_name(stream: &[u8], proto: Proto) -> Option<Vec<u8>> {
         Some(View::Bulk(name)) => Some(name.to_vec()),
         _ => None,
     }
-}
-
-/// XREAD up to its word STREAMS, without any BLOCK: on a shared lane it must not wait.
-fn without_block<'a>(frame: &'a [u8], spans: &[Span]) -> Vec<&'a [u8]> {
-    let streams = command::stream_words(frame, spans).1.unwrap_or(0);
-    let mut kept = Vec::new();
-    let mut index = 0;
-    while index <= streams {
-        let word = spans[index].of(frame);
-        if index > 0 && word.eq_ignore_ascii_case(b"BLOCK") {
-            index += 2;
-            continue;
-        }
-        kept.push(word);
-        if index > 0 && word.eq_ignore_ascii_case(b"COUNT") {
-            index += 1;
-            kept.push(spans[index].of(frame));
-        }
-        index += 1;
-    }
-    kept
-}
-
-/// The pop of one key that does not block.
-fn pop(command: &Command, frame: &[u8], spans: &[Span], keys: &[u32], key: &[u8]) -> Vec<u8> {
-    let mut arguments: Vec<&[u8]> = match command.name {
-        "BLPOP" => vec![b"LPOP", key],
-        "BRPOP" => vec![b"RPOP", key],
-        "BZPOPMIN" => vec![b"ZPOPMIN", key],
-        "BZPOPMAX" => vec![b"ZPOPMAX", key],
-        "BLMPOP" => vec![b"LMPOP", b"1", key],
-        _ => vec![b"ZMPOP", b"1", key],
-    };
-    if matches!(command.name, "BLMPOP" | "BZMPOP") {
-        let behind = keys.last().map_or(spans.len(), |last| *last as usize + 1);
-        arguments.extend(spans[behind..].iter().map(|span| span.of(frame)));
-    }
-    let mut out = Vec::new();
-    encode::command(&mut out, &arguments);
-    out
-}
-
-/// Turns the answer of such a pop into the blocking command's. False: there was nothing.
-fn popped(command: &Command, key: &[u8], reply: &[u8], out: &mut Vec<u8>) -> bool {
-    match (command.name, view(reply)) {
-        ("BLMPOP" | "BZMPOP", Some(View::Array(_))) => out.extend_from_slice(reply),
-        ("BZPOPMIN" | "BZPOPMAX", Some(View::Array(elements))) if elements.len() == 2 => {
-            encode::array(out, 3);
-            encode::bulk(out, key);
-            elements.for_each(|element| out.extend_from_slice(element));
-        }
-        ("BLPOP" | "BRPOP", Some(View::Bulk(_))) => {
-            encode::array(out, 2);
-            encode::bulk(out, key);
-            out.extend_from_slice(reply);
-        }
-        _ => return false,
-    }
-    true
-}
-
-/// The same command with its first key only.
-fn with_one_key(command: &Command, frame: &[u8], spans: &[Span], keys: &[u32]) -> Vec<u8> {
-    let (first, last) = (keys[0] as usize, keys[keys.len() - 1] as usize);
-    let mut arguments: Vec<&[u8]> = spans[..=first].iter().map(|span| span.of(frame)).collect();
-    match command.name {
-        "XREAD" => arguments.push(spans[last + 1].of(frame)),
-        "BLMPOP" | "BZMPOP" => {
-            arguments[2] = b"1";
-            arguments.extend(spans[last + 1..].iter().map(|span| span.of(frame)));
-        }
-        _ => arguments.extend(spans[last + 1..].iter().map(|span| span.of(frame))),
-    }
-    let mut out = Vec::new();
-    encode::command(&mut out, &arguments);
-    out
 }

@@ -5,6 +5,8 @@
 //! counts a connection as having written whatever it said; later one that is replicated and changes nothing. All that was
 //! answered to the client before lies before the mark, so the answer is never more than is true. It may be less, because other clients'
 //! writes lie before the mark too, and because every master is asked: which of them the client wrote to is not remembered.
+//! A mark that a node refuses (a user who may not run FUNCTION RESTORE, a master without memory) is WAIT's answer: without it the
+//! count would speak of nothing.
 
 use bytes::Bytes;
 
