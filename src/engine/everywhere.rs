@@ -114,6 +114,8 @@ impl Engine {
         let replies: Vec<&[u8]> = (0..merge.parts.len()).map(|part| merge.reply(part)).collect();
         // It may have been about the default user.
         self.refresh(RefreshCause::DefaultUser);
+        self.checked.clear();
+        self.users.forget_permissions();
         let refusals: Vec<usize> = (0..replies.len()).filter(|part| replies[*part].starts_with(b"-")).collect();
         match refusals.first() {
             Some(first) if replies.iter().any(|reply| reply != &replies[*first]) => {

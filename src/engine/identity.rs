@@ -512,6 +512,8 @@ impl Engine {
             if lanes.iter().all(is_free) {
                 lanes.into_iter().for_each(|lane| self.close_lane(lane));
                 self.users.forget(user);
+                // What servers said of the commands of whoever had this place before.
+                self.checked.clear();
             }
         }
     }
