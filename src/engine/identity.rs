@@ -468,6 +468,7 @@ impl Engine {
         let error = if nobody { NO_AUTH } else { error };
         for entry in queue {
             if entry.ticket == NOBODY {
+                self.nobody_answered(via.user);
                 continue;
             }
             let Ticket { client, seq, .. } = entry.ticket;

@@ -1,10 +1,13 @@
 //! CLIENT TRACKING: nothing stale stays in a client's cache.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::harness::client::request;
-use crate::harness::cluster::tags_in;
+use crate::harness::client::{closed, request};
+use crate::harness::cluster::{ClusterOptions, slot_of, tags_in};
+use crate::harness::over::{Over, join};
 use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
+use crate::reshard::{MOVED_SLOTS, move_lowest_slots};
 
 /// One tag of each master.
 fn tags() -> Vec<String> {
@@ -270,4 +273,120 @@ fn lost(server: Server) {
     });
 }
 
-crate::on_every_server!(choices, broadcast, redirected, lost);
+/// A client's own copies, as a cache in front of the proxy holds them.
+struct Cache {
+    client: Client,
+    copies: BTreeMap<String, String>,
+}
+
+impl Cache {
+    fn new(proxy: &Proxy) -> Cache {
+        let mut client = tracker(proxy, &[]);
+        client.set_timeout(Duration::from_millis(20));
+        Cache { client, copies: BTreeMap::new() }
+    }
+
+    fn read(&mut self, key: &str) {
+        self.client.send(&request(&["GET", key])).expect("it is connected");
+        self.client.set_timeout(Duration::from_secs(60));
+        while self.take_next(Some(key)) {}
+        self.client.set_timeout(Duration::from_millis(20));
+    }
+
+    /// Takes what has come unasked.
+    fn catch_up(&mut self) {
+        while self.take_next(None) {}
+    }
+
+    /// Takes one push or reply. Answers whether more is awaited.
+    fn take_next(&mut self, asked: Option<&str>) -> bool {
+        let reply = match self.client.receive() {
+            Ok(reply) => reply,
+            Err(error) if asked.is_none() && !closed(&error) => return false,
+            Err(error) => panic!("{error}"),
+        };
+        match (&reply, asked) {
+            (Reply::Push(elements), _) => {
+                match &elements[1] {
+                    Reply::Array(keys) => keys.iter().for_each(|key| drop(self.copies.remove(&key.text()))),
+                    _ => self.copies.clear(),
+                }
+                true
+            }
+            (reply, Some(key)) => {
+                if !reply.is_error() {
+                    self.copies.insert(key.to_owned(), reply.text());
+                }
+                false
+            }
+            (reply, None) => panic!("no push: {reply:?}"),
+        }
+    }
+}
+
+/// Copies are right again a moment after the writes have ended, whatever became of slots and nodes meanwhile.
+fn coherent(server: Server) {
+    let mut cluster = Cluster::start(server, ClusterOptions::with_failover());
+    let proxy = Proxy::start(&cluster);
+    let tags = tags_in(0..MOVED_SLOTS + 8);
+    let keys: Vec<String> = tags.iter().flat_map(|tag| (0..4).map(move |n| format!("{tag}copied:{n}"))).collect();
+    let mut caches: Vec<Cache> = (0..2).map(|_| Cache::new(&proxy)).collect();
+    let mut plain = proxy.client();
+    let atomic_too = server == Server::Valkey91;
+    for round in 0..if atomic_too { 5 } else { 3 } {
+        keys.iter().for_each(|key| caches.iter_mut().for_each(|cache| cache.read(key)));
+        let over = Over::default();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut client = proxy.client();
+                while !over.yet() {
+                    // During a failover the outcome of some is unknown.
+                    client.call(&["INCR", &keys[fastrand::usize(..keys.len())]]);
+                }
+            });
+            let readers: Vec<_> = caches
+                .iter_mut()
+                .map(|cache| {
+                    let (over, keys) = (&over, &keys);
+                    scope.spawn(move || {
+                        while !over.yet() {
+                            cache.read(&keys[fastrand::usize(..keys.len())]);
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                    })
+                })
+                .collect();
+            let ends = over.when_dropped();
+            let last = round == if atomic_too { 4 } else { 2 };
+            if last {
+                cluster.kill(0);
+                cluster.wait_for(|cluster| {
+                    let dead = cluster.member(0).id.clone();
+                    let served =
+                        cluster.view().iter().any(|node| node.owns(slot_of(&tags[0])) && node.is_master() && node.id != dead);
+                    if served { Ok(()) } else { Err("no new master".to_owned()) }
+                });
+            } else {
+                let (from, to) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
+                move_lowest_slots(&cluster, from, to, MOVED_SLOTS, round >= 2);
+            }
+            drop(ends);
+            join(writer);
+            readers.into_iter().for_each(join);
+        });
+        wait_until("all copies to be right", || {
+            for cache in &mut caches {
+                cache.catch_up();
+                for (key, copy) in &cache.copies {
+                    let value = plain.call(&["GET", key]).text();
+                    if *copy != value {
+                        return Err(format!("round {round}: {key} is {value}, its copy {copy}"));
+                    }
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+crate::on_every_server!(choices, broadcast, redirected, lost, coherent);
