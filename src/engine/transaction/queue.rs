@@ -8,7 +8,7 @@ use crate::{
 
 use super::{
     super::{
-        Engine, identity::hello_logs_in, local::CLUSTER_DISABLED, modes::Modes, pump::spans_of, session::Pause,
+        Engine, identity::hello_logs_in, ids::UserId, local::CLUSTER_DISABLED, modes::Modes, pump::spans_of, session::Pause,
         since::has_subcommands,
     },
     CrossSlot, MULTI, cross_slot,
@@ -172,7 +172,7 @@ impl Engine {
         let nested = matches!(command.class, Class::Transaction(Kind::Multi | Kind::Watch));
         // A password is for the servers' own AUTH only.
         let secret = matches!(command.class, Class::Local(Local::Auth | Local::Hello)) && command.accepts(spans.len());
-        if secret && self.logs_in_later(command, frame, spans) {
+        if secret && self.logs_in_later(index, command, frame, spans) {
             return self.refuse_queued(index, b"-ERR proxy: a login inside of a transaction is refused: log in before MULTI\r\n");
         }
         let known = secret || frame.len() >= CHECKED_FRAME_MAX || self.is_checked(index, command, spans.len());
@@ -190,7 +190,7 @@ impl Engine {
         let substitute = command.flags.is_script().then(|| self.script_in_transaction(index, frame, spans)).flatten();
         let kind = match command.class {
             // The cluster knows who its users are.
-            Class::Local(Local::AclWhoami) if self.is_passthrough() => ItemKind::Plain,
+            Class::Local(Local::AclWhoami | Local::Auth) if self.is_passthrough() => ItemKind::Plain,
             _ => kind_of(command, spans.len(), self.is_unknown_here(command)),
         };
         let Some(queued) = self.queued(index) else { return Ok(()) };
@@ -211,10 +211,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether this is a login that the cluster would have to be asked about when EXEC comes.
-    fn logs_in_later(&self, command: &Command, frame: &[u8], spans: &[Span]) -> bool {
+    /// Whether this is a login that the cluster would have to be asked about when EXEC comes. The default user's own, by a password
+    /// alone, may go on its lanes as it is: whatever the node answers, they stay the default user's.
+    fn logs_in_later(&self, index: u32, command: &Command, frame: &[u8], spans: &[Span]) -> bool {
+        let stays = command.class == Class::Local(Local::Auth)
+            && spans.len() == 2
+            && self.clients[index as usize].user == UserId::default();
         let arguments: Vec<&[u8]> = spans.iter().map(|span| span.of(frame)).collect();
-        self.is_passthrough() && (command.class == Class::Local(Local::Auth) || hello_logs_in(&arguments))
+        self.is_passthrough() && !stays && (command.class == Class::Local(Local::Auth) || hello_logs_in(&arguments))
     }
 
     fn has_room_for(&mut self, index: u32, bytes: usize) -> bool {
