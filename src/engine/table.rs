@@ -288,6 +288,16 @@ impl Table {
         entry.master && !entry.superseded
     }
 
+    /// Who tells of the keys that a former master told of.
+    pub fn successor(&self, former: NodeId) -> Option<NodeId> {
+        let former = &self.nodes[usize::from(former.0)];
+        if !former.master {
+            return self.find_id(former.replica_of.as_deref()?);
+        }
+        let took_over = |node: &NodeId| self.nodes[usize::from(node.0)].replica_of.as_ref() == Some(&former.id);
+        self.tellers().find(took_over)
+    }
+
     /// All nodes of the map that are not known to have failed.
     pub fn all(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.iter().enumerate().filter(|(_, node)| node.in_map && !node.failed).map(|(place, _)| NodeId(place as u16))

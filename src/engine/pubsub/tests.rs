@@ -25,7 +25,11 @@ fn map(version: u64, asked_at: u64, ports: &[u16], replicas: &[u16], failed: &[u
         id: format!("node-{port}").into(),
         addr: Addr::new("10.0.0.1", *port),
         aliases: Vec::new(),
-        role: if replicas.contains(port) { Role::Replica { of: "node-2".into() } } else { Role::Master },
+        role: if replicas.contains(port) {
+            Role::Replica { of: if *port == 4 { "node-2" } else { "node-4" }.into() }
+        } else {
+            Role::Master
+        },
         failed: failed.contains(port),
         epoch: u64::from(*port),
         cursor_has_slot: false,

@@ -255,10 +255,13 @@ impl Engine {
             let at = |place: &Place| place.node == node && (place.standing || self.lanes[place.lane as usize].is_open());
             topic.places.iter().any(at)
         };
-        if self.table.is_teller(place.node) {
+        if place.keys != Keys::Told || self.table.is_teller(place.node) {
             return place.keys == Keys::Told;
         }
-        !self.table.tellers().all(asked_at)
+        match self.table.successor(place.node) {
+            Some(successor) => !asked_at(successor),
+            None => !self.table.tellers().all(asked_at),
+        }
     }
 
     /// A topic lost a place that stood, or that it had asked for.
