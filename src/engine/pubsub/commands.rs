@@ -321,7 +321,8 @@ impl Engine {
         }
         let name = command.lower_name();
         let is_sub = name.contains('|');
-        if !command.accepts(spans.len()) && !(is_sub && self.suppresses_pushes()) {
+        let taken_whole = is_sub && self.suppresses_pushes();
+        if !(taken_whole || command.accepts(spans.len())) {
             return Some(self.send_any(index, frame));
         }
         let text = match name.split_once('|') {

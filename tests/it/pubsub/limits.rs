@@ -27,7 +27,7 @@ fn slow_subscriber(server: Server) {
     let mut publisher = proxy.client();
     const MESSAGES: usize = 4000;
     // Small ones and such as are passed on without a copy; 50 MB in all, more than any socket holds.
-    let payload = |number: usize| format!("{number}:{}", "x".repeat(if number % 2 == 0 { 24_000 } else { 1_000 }));
+    let payload = |number: usize| format!("{number}:{}", "x".repeat(if number.is_multiple_of(2) { 24_000 } else { 1_000 }));
     for number in 0..MESSAGES {
         assert!(!publisher.call(&["PUBLISH", &channel[0], &payload(number)]).is_error());
         for reader in &mut readers {
