@@ -4,6 +4,7 @@
 //! - `machine`, `usage` — who runs on which core and how proxies are held to a share of one; what processes used
 //! - `servers`, `proxy`, `generator` — the processes: cluster, proxies, redis-benchmark
 //! - `rounds`, `system_calls`, `memory` — the measurements
+//! - `operations` — transactions, wake-ups and messages, beside direct connections to the nodes, with a driver of their own
 //! - `report` — their tables
 //!
 //! Processes and clusters come from the tests' own harness. `benches/README.md` says how to read the figures.
@@ -17,6 +18,7 @@ mod harness;
 mod generator;
 mod machine;
 mod memory;
+mod operations;
 mod options;
 mod proxy;
 mod report;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Outcome<()> {
     if options.list {
         let names = workload::WORKLOADS.iter().chain([&workload::ONE_CLIENT]).map(|workload| workload.name);
+        let names = names.chain(operations::OPERATIONS.map(operations::Operation::name));
         println!("{}", names.chain(["system_calls", "memory", "large_value"]).collect::<Vec<_>>().join("\n"));
         return Ok(());
     }
@@ -61,6 +64,10 @@ fn run(options: &Options) -> Outcome<()> {
     if !measured.is_empty() {
         tables += &report::ratios(&measured);
         tables += &report::figures(&measured);
+    }
+    let operations = operations::run(options, &machine, &servers, &proxies)?;
+    if !operations.is_empty() {
+        tables += &operations::table(&operations);
     }
     let traced = system_calls::trace(options, &machine, &proxies)?;
     if !traced.is_empty() {

@@ -8,7 +8,7 @@ use super::{
         Client,
         client::{append_request, request},
     },
-    machine::Machine,
+    machine::{Machine, allow_many_files},
     options::Options,
     proxy::Contestant,
     servers::Servers,
@@ -68,12 +68,6 @@ pub fn idle(options: &Options, machine: &Machine, servers: &Servers, contestants
         }
     }
     Ok(all)
-}
-
-/// This process holds the clients' ends. A limit that cannot be raised shows as clients that cannot be opened.
-fn allow_many_files() {
-    let _ =
-        std::process::Command::new("prlimit").args(["--nofile=20000:20000", "--pid", &std::process::id().to_string()]).status();
 }
 
 fn connect(port: u16, clients: usize) -> Outcome<Vec<Client>> {

@@ -124,7 +124,7 @@ pub fn large_values(all: &[Large]) -> String {
     out
 }
 
-fn row(out: &mut String, cells: &[String]) {
+pub fn row(out: &mut String, cells: &[String]) {
     writeln!(out, "| {} |", cells.join(" | ")).expect("a string takes everything");
 }
 
@@ -147,7 +147,7 @@ fn per_round(measured: &Measured, proxy: &str, figure: fn(&Run) -> f64) -> Vec<f
     rounds.filter_map(|round| Some(of(proxy, round)? / of(REFERENCE, round).filter(|reference| *reference > 0.0)?)).collect()
 }
 
-fn spread(values: &[f64]) -> String {
+pub fn spread(values: &[f64]) -> String {
     if values.is_empty() {
         return "-".into();
     }
@@ -157,7 +157,7 @@ fn spread(values: &[f64]) -> String {
 }
 
 /// The middle value, or the mean of the two in the middle; 0 of nothing.
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => 0.0,

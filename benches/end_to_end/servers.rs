@@ -45,6 +45,12 @@ impl Servers {
         self.cluster.seeds()
     }
 
+    /// The port of the master that owns a key, or the channel of this name.
+    pub fn port_of(&self, key: &str) -> u16 {
+        let members = self.cluster.members();
+        members[owner_of(key, members.len())].port
+    }
+
     /// Of all servers together.
     pub fn cpu_us(&self) -> f64 {
         self.pids.iter().map(|pid| Cpu::of(*pid).total_us).sum()
@@ -55,6 +61,12 @@ impl Servers {
         let info = self.cluster.any_client().call(&["INFO", "server"]).text();
         info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").to_owned()
     }
+}
+
+/// The harness gives each master the same share of the slots, in order, with bounds rounded down.
+fn owner_of(key: &str, masters: usize) -> usize {
+    let slot = Slot::of(key.as_bytes()).index();
+    (1..masters).filter(|node| slot >= SLOT_COUNT * node / masters).count()
 }
 
 fn process_id(client: &mut Client) -> Outcome<u32> {
@@ -71,9 +83,7 @@ struct Loader {
 
 impl Loader {
     fn set(&mut self, key: &str, value: &[u8]) -> Outcome<()> {
-        // The harness gives each master one third of the slots, in order, with bounds rounded down.
-        let slot = Slot::of(key.as_bytes()).index();
-        let node = (1..self.clients.len()).filter(|node| slot >= SLOT_COUNT * node / self.clients.len()).count();
+        let node = owner_of(key, self.clients.len());
         let (bytes, count) = &mut self.queued[node];
         append_request(bytes, &[b"SET".as_slice(), key.as_bytes(), value]);
         *count += 1;
