@@ -61,6 +61,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod engine;
+pub mod migrate;
 pub mod net;
 pub mod resp;
 pub mod telemetry;
