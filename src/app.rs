@@ -20,6 +20,7 @@ use crate::{
     admin::{self, AdminState, Facts},
     command::{Policy, Rule, unblocked},
     config::{AddressRule, AuthMode, Config, CrossSlotBlocking, CrossSlotTransactions, ListenAddr, Mistake, Resolved},
+    control::{Credentials, Dialer},
     engine::{Accounts, Auth, CrossSlot, Face, Identity, Registry, Scripts, Secret, Settings, Throttle},
     net::{BindError, Clock, Listener, Shared, ToWorker, WorkerConfig, WorkerHandle, WorkerStats},
     resp,
@@ -28,6 +29,9 @@ use crate::{
 
 /// How long replies that are owed at the end may take.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// For one answer of a node to an operator's question.
+const CONTROL_REPLY_LIMIT: Duration = Duration::from_secs(5);
 
 /// After an error of `accept` (no descriptors left, usually) the next try waits a little.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -121,7 +125,12 @@ impl App {
             topology: topology.clone(),
             clock,
         };
-        let admin = AdminState { info: Arc::new(move || facts.facts()) };
+        let cluster = admin::Cluster {
+            topology: topology.clone(),
+            dialer: control_dialer(&config),
+            now_us: Arc::new(move || clock.now_us()),
+        };
+        let admin = AdminState { info: Arc::new(move || facts.facts()), cluster };
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         // A sender that is gone stops it as well.
         let admin = tokio::spawn(admin::serve(operators, admin, async move { drop(admin_stopped.await) }));
@@ -333,6 +342,18 @@ fn topology_config(config: &Config) -> TopologyConfig {
         dial_timeout: config.timeouts.dial,
         refresh_interval: config.cluster.refresh_interval,
         ..TopologyConfig::default()
+    }
+}
+
+/// For what operators ask of the nodes.
+fn control_dialer(config: &Config) -> Dialer {
+    Dialer {
+        credentials: Credentials {
+            username: config.cluster.username.clone(),
+            password: config.cluster.password.as_ref().map(|password| password.expose().to_string()),
+        },
+        dial_timeout: config.timeouts.dial,
+        reply_timeout: CONTROL_REPLY_LIMIT,
     }
 }
 

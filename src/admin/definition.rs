@@ -1,6 +1,8 @@
 //! What an admin command is, and how a request finds its command.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 
 use bytes::Bytes;
 
@@ -13,7 +15,8 @@ use crate::resp::Proto;
 pub(super) struct Definition {
     /// Its words in upper case: `PROXY HELP`.
     pub name: &'static str,
-    /// The whole line: values in lower case, fixed words in upper case, `[optional]`, `this|that`, `repeated ...`.
+    /// The whole line: values in lower case, fixed words in upper case, `[optional]`, `this|that`, `repeated ...`. One that ends in
+    /// `[JSON]` answers one JSON document when that is its last word.
     pub syntax: &'static str,
     /// One line, without a full stop.
     pub summary: &'static str,
@@ -30,7 +33,7 @@ pub(super) struct Definition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Who looks and changes nothing.
-    Observer,
+    Viewer,
     /// Who changes what the proxy does.
     Operator,
 }
@@ -38,14 +41,41 @@ pub enum Role {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Observer => "observer",
+            Self::Viewer => "viewer",
             Self::Operator => "operator",
         })
     }
 }
 
 /// What a parsed request does.
-pub(super) type Handler = Box<dyn FnOnce(&mut Session, &AdminState) -> Reply>;
+pub(super) enum Handler {
+    /// Answers from what is known.
+    Now(Box<Now>),
+    /// Asks the cluster first. It limits its own time.
+    Later(Box<Later>),
+}
+
+type Now = dyn FnOnce(&mut Session, &AdminState) -> Reply;
+type Later = dyn FnOnce(&AdminState) -> LaterReply;
+
+/// A reply that takes its time.
+pub(super) type LaterReply = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+impl Handler {
+    pub fn now(act: impl FnOnce(&mut Session, &AdminState) -> Reply + 'static) -> Handler {
+        Handler::Now(Box::new(act))
+    }
+
+    pub fn later<F: Future<Output = Reply> + Send + 'static>(act: impl FnOnce(&AdminState) -> F + 'static) -> Handler {
+        Handler::Later(Box::new(move |state| Box::pin(act(state))))
+    }
+}
+
+/// What a request comes to.
+pub(super) enum Outcome {
+    Now(Reply),
+    Later(LaterReply),
+}
 
 /// Why arguments are refused.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,16 +129,25 @@ impl Definition {
 }
 
 /// Answers one request, given as its words (at least one).
-pub(super) fn answer(words: &[Bytes], session: &mut Session, state: &AdminState) -> Reply {
+pub(super) fn answer(words: &[Bytes], session: &mut Session, state: &AdminState) -> Outcome {
     // The longest name first: `COMMAND DOCS` before `COMMAND`.
     let named = COMMANDS.iter().filter(|definition| definition.is_named_by(words));
     let Some(definition) = named.max_by_key(|definition| definition.word_count()) else {
-        return unknown(words);
+        return Outcome::Now(unknown(words));
     };
-    let arguments: Vec<&[u8]> = words[definition.word_count()..].iter().map(Bytes::as_ref).collect();
+    let mut arguments: Vec<&[u8]> = words[definition.word_count()..].iter().map(Bytes::as_ref).collect();
+    let json = definition.syntax.ends_with(" [JSON]") && arguments.last().is_some_and(|last| last.eq_ignore_ascii_case(b"JSON"));
+    if json {
+        arguments.pop();
+    }
+    let shape = move |reply: Reply| if json { reply.into_json() } else { reply };
     match (definition.parse)(&arguments) {
-        Ok(handler) => handler(session, state),
-        Err(wrong) => definition.error(wrong),
+        Ok(Handler::Now(act)) => Outcome::Now(shape(act(session, state))),
+        Ok(Handler::Later(act)) => {
+            let reply = act(state);
+            Outcome::Later(Box::pin(async move { shape(reply.await) }))
+        }
+        Err(wrong) => Outcome::Now(definition.error(wrong)),
     }
 }
 
@@ -147,6 +186,23 @@ pub(super) mod tests {
     use bytes::BytesMut;
 
     use super::*;
+    use crate::admin::Cluster;
+    use crate::control::{Credentials, Dialer};
+    use crate::topology::{self, TopologyConfig};
+
+    /// A topology that has heard of no cluster.
+    fn unknown_cluster() -> Cluster {
+        let start = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let _inside = runtime.enter();
+            topology::start(TopologyConfig::default(), || 0)
+        };
+        // On a thread of its own: some tests run inside of a runtime.
+        let topology = std::thread::spawn(start).join().expect("nothing panics there");
+        let second = std::time::Duration::from_secs(1);
+        let dialer = Dialer { credentials: Credentials::default(), dial_timeout: second, reply_timeout: second };
+        Cluster { topology, dialer, now_us: Arc::new(|| 0) }
+    }
 
     pub fn state() -> AdminState {
         let lines = |lines: &[(&str, &str)]| lines.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -157,6 +213,7 @@ pub(super) mod tests {
                     ("Clients".to_owned(), lines(&[("connected_clients", "7")])),
                 ]
             }),
+            cluster: unknown_cluster(),
         }
     }
 
@@ -164,7 +221,7 @@ pub(super) mod tests {
     pub fn answer_to(line: &str, proto: Proto) -> String {
         let words: Vec<Bytes> = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
         let mut session = Session { id: 7, proto, closing: false };
-        let reply = answer(&words, &mut session, &state());
+        let Outcome::Now(reply) = answer(&words, &mut session, &state()) else { panic!("{line} asks the cluster") };
         let mut out = BytesMut::new();
         reply.write(session.proto, &mut out).expect("replies can be written");
         String::from_utf8_lossy(&out).into_owned()

@@ -14,9 +14,13 @@ mod reply;
 mod request;
 mod server;
 mod syntax;
+mod text;
 
 use std::fmt;
 use std::sync::Arc;
+
+use crate::control::Dialer;
+use crate::topology::TopologyHandle;
 
 pub use definition::Role;
 pub use listener::{BindError, Listener, bind};
@@ -30,6 +34,17 @@ pub type Facts = Vec<(String, Vec<(String, String)>)>;
 pub struct AdminState {
     /// Gathers the facts of this moment. Called on the thread that serves the port, once per INFO.
     pub info: Arc<dyn Fn() -> Facts + Send + Sync>,
+    pub cluster: Cluster,
+}
+
+/// The way to the cluster, for commands that look at it.
+#[derive(Clone)]
+pub struct Cluster {
+    pub topology: TopologyHandle,
+    /// Makes connections as the proxy's own account.
+    pub dialer: Dialer,
+    /// The clock of `SlotMap::asked_at_us`.
+    pub now_us: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl fmt::Debug for AdminState {

@@ -5,6 +5,7 @@ use redis_protocol::codec::{Resp2, Resp3};
 use redis_protocol::error::RedisProtocolError;
 use redis_protocol::resp2::types::BytesFrame as Resp2Frame;
 use redis_protocol::resp3::types::{BytesFrame as Resp3Frame, VerbatimStringFormat};
+use serde_json::Value;
 use tokio_util::codec::Encoder;
 
 use super::Facts;
@@ -33,6 +34,16 @@ pub(super) enum Reply {
     Table(Vec<(String, String)>),
     /// RESP2: the text of INFO. RESP3: a map of maps.
     Facts(Facts),
+    /// The same thing for people and for programs. RESP2: one line each, RESP3: the value; JSON is asked for by the request's last word.
+    Report(Report),
+}
+
+/// What a command found.
+#[derive(Debug, PartialEq)]
+pub(super) struct Report {
+    /// For people: short and aligned.
+    pub lines: Vec<String>,
+    pub value: Value,
 }
 
 impl Reply {
@@ -74,6 +85,10 @@ impl Reply {
                 let sections = facts.into_iter().map(|(title, lines)| (Self::bulk(&title), Self::text_map(lines)));
                 Self::Map(sections.collect()).write(proto, out)
             }
+            (Self::Report(report), Proto::Resp2) => {
+                Self::Array(report.lines.into_iter().map(Self::Simple).collect()).write(proto, out)
+            }
+            (Self::Report(report), Proto::Resp3) => write_value(&report.value, out),
             (Self::Simple(text), Proto::Resp2) => write2(Resp2Frame::SimpleString(text.into()), out),
             (Self::Error(text), Proto::Resp2) => write2(Resp2Frame::Error(text.into()), out),
             (Self::Integer(number), Proto::Resp2) => write2(Resp2Frame::Integer(number), out),
@@ -90,8 +105,51 @@ impl Reply {
         }
     }
 
+    /// One JSON document, unless it is an error.
+    pub fn into_json(self) -> Self {
+        match self {
+            Self::Report(report) => Self::bulk(&report.value.to_string()),
+            Self::Table(rows) => Self::bulk(&json_object(rows).to_string()),
+            Self::Facts(facts) => {
+                let sections = facts.into_iter().map(|(title, lines)| (title, json_object(lines)));
+                Self::bulk(&Value::Object(sections.collect()).to_string())
+            }
+            other => other,
+        }
+    }
+
     fn text_map(rows: Vec<(String, String)>) -> Self {
         Self::Map(rows.into_iter().map(|(key, text)| (Self::bulk(&key), Self::bulk(&text))).collect())
+    }
+}
+
+fn json_object(rows: Vec<(String, String)>) -> Value {
+    Value::Object(rows.into_iter().map(|(key, text)| (key, Value::String(text))).collect())
+}
+
+/// A JSON value as RESP3 has it: objects are maps, fractions doubles.
+fn write_value(value: &Value, out: &mut BytesMut) -> Result<(), RedisProtocolError> {
+    let null = || Resp3Frame::Null;
+    match value {
+        Value::Null => write3(null(), out),
+        Value::Bool(data) => write3(Resp3Frame::Boolean { data: *data, attributes: None }, out),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(data), _) => write3(Resp3Frame::Number { data, attributes: None }, out),
+            (None, Some(data)) => write3(Resp3Frame::Double { data, attributes: None }, out),
+            (None, None) => write3(null(), out),
+        },
+        Value::String(text) => Reply::bulk(text).write(Proto::Resp3, out),
+        Value::Array(items) => {
+            open(out, '*', items.len());
+            items.iter().try_for_each(|item| write_value(item, out))
+        }
+        Value::Object(fields) => {
+            open(out, '%', fields.len());
+            fields.iter().try_for_each(|(name, field)| {
+                Reply::bulk(name).write(Proto::Resp3, out)?;
+                write_value(field, out)
+            })
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::AdminState;
-use super::definition::{Session, answer};
+use super::definition::{Outcome, Session, answer};
 use super::listener::{Listener, Stream};
 use super::reply::Reply;
 use super::request::RequestReader;
@@ -105,7 +105,14 @@ async fn converse(stream: &mut Box<dyn Stream>, mut session: Session, state: &Ad
     while !session.closing {
         match requests.read(&mut received) {
             Ok(Some(words)) => {
-                let reply = answer(&words, &mut session, state);
+                let reply = match answer(&words, &mut session, state) {
+                    Outcome::Now(reply) => reply,
+                    Outcome::Later(reply) => {
+                        // What was answered before need not wait for the cluster.
+                        send(stream, &mut out).await?;
+                        reply.await
+                    }
+                };
                 reply.write(session.proto, &mut out).map_err(io::Error::other)?;
                 if out.len() > OUTPUT_BYTES {
                     send(stream, &mut out).await?;

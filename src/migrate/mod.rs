@@ -6,6 +6,7 @@
 
 pub mod inventory;
 pub mod plan;
+pub mod preflight;
 mod slot_set;
 pub mod survey;
 

@@ -10,10 +10,10 @@ pub(super) static ID: Definition = Definition {
     summary: "Show the number of this connection",
     help: "Connections of the admin port are counted from 1, apart from those of clients.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse: |arguments| match arguments {
         // Ids count up from 1.
-        [] => Ok(Box::new(|session, _| Reply::Integer(session.id.cast_signed()))),
+        [] => Ok(Handler::now(|session, _| Reply::Integer(session.id.cast_signed()))),
         _ => Err(Wrong::Count),
     },
 };
@@ -24,7 +24,7 @@ pub(super) static SETINFO: Definition = Definition {
     summary: "Accept the name or version of a client library",
     help: "Client libraries send it when they connect; it is not kept.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse: parse_setinfo,
 };
 
@@ -34,9 +34,9 @@ pub(super) static SETNAME: Definition = Definition {
     summary: "Accept a name for this connection",
     help: "Client libraries send it when they connect; it is not kept.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse: |arguments| match arguments {
-        [_] => Ok(Box::new(|_, _| Reply::ok())),
+        [_] => Ok(Handler::now(|_, _| Reply::ok())),
         _ => Err(Wrong::Count),
     },
 };
@@ -44,7 +44,7 @@ pub(super) static SETNAME: Definition = Definition {
 fn parse_setinfo(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
     let [attribute, _] = arguments else { return Err(Wrong::Count) };
     match attribute.to_ascii_uppercase().as_slice() {
-        b"LIB-NAME" | b"LIB-VER" => Ok(Box::new(|_, _| Reply::ok())),
+        b"LIB-NAME" | b"LIB-VER" => Ok(Handler::now(|_, _| Reply::ok())),
         _ => Err(Wrong::Value { expected: "LIB-NAME or LIB-VER", found: shown(attribute) }),
     }
 }

@@ -8,9 +8,9 @@ pub(super) static COMMAND: Definition = Definition {
     summary: "List the commands with their arities",
     help: "For programs; PROXY HELP is for people.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse: |arguments| match arguments {
-        [] => Ok(Box::new(|_, _| Reply::Array(docs::first_words().into_iter().map(docs::entry).collect()))),
+        [] => Ok(Handler::now(|_, _| Reply::Array(docs::first_words().into_iter().map(docs::entry).collect()))),
         [unknown, ..] => Err(Wrong::Value { expected: "COUNT or DOCS", found: shown(unknown) }),
     },
 };
@@ -21,9 +21,9 @@ pub(super) static COUNT: Definition = Definition {
     summary: "Count the commands",
     help: "Commands with subcommands count once.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse: |arguments| match arguments {
-        [] => Ok(Box::new(|_, _| Reply::Integer(docs::first_words().len() as i64))),
+        [] => Ok(Handler::now(|_, _| Reply::Integer(docs::first_words().len() as i64))),
         _ => Err(Wrong::Count),
     },
 };
@@ -34,7 +34,7 @@ pub(super) static DOCS: Definition = Definition {
     summary: "Describe the commands for programs that complete and hint",
     help: "redis-cli asks for it when it connects. Unknown names are left out.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse: parse_docs,
 };
 
@@ -42,7 +42,7 @@ fn parse_docs(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
     let is_asked = |word: &&str| arguments.iter().any(|argument| argument.eq_ignore_ascii_case(word.as_bytes()));
     let mut words = docs::first_words();
     words.retain(|word| arguments.is_empty() || is_asked(word));
-    Ok(Box::new(move |_, _| docs::docs(&words)))
+    Ok(Handler::now(move |_, _| docs::docs(&words)))
 }
 
 #[cfg(test)]

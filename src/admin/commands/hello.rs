@@ -8,7 +8,7 @@ pub(super) static HELLO: Definition = Definition {
     summary: "Choose the protocol version, 2 or 3",
     help: "In version 3 tables are maps. The admin port asks for no password, so AUTH is refused.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse,
 };
 
@@ -18,11 +18,11 @@ const NO_PASSWORD: &str = "ERR AUTH <password> called without any password confi
 
 fn parse(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
     let Some((version, options)) = arguments.split_first() else {
-        return Ok(Box::new(|session, _| greeting(session)));
+        return Ok(Handler::now(|session, _| greeting(session)));
     };
     let proto = parse_version(version)?;
     check_options(options)?;
-    Ok(Box::new(move |session, _| {
+    Ok(Handler::now(move |session, _| {
         session.proto = proto;
         greeting(session)
     }))

@@ -9,13 +9,13 @@ pub(super) static INFO: Definition = Definition {
     help: "Without a section it shows all of them. It tells of this proxy; the INFO of its clients' port tells of the \
            cluster.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse,
 };
 
 fn parse(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
     let sections = Sections::parse(arguments);
-    Ok(Box::new(move |_, state| Reply::Text(facts_text(&sections.choose(state)))))
+    Ok(Handler::now(move |_, state| Reply::Text(facts_text(&sections.choose(state)))))
 }
 
 /// Which sections were asked for, in lower case; none is all.

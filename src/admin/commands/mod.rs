@@ -1,6 +1,8 @@
 //! The list of all admin commands, one file per family.
 
+mod check;
 mod client;
+mod cluster;
 mod command;
 mod hello;
 mod info;
@@ -21,8 +23,14 @@ pub(super) static COMMANDS: &[&Definition] = &[
     &hello::HELLO,
     &info::INFO,
     &ping::PING,
+    &check::CHECK,
     &proxy::HELP,
     &proxy::INFO,
+    &cluster::NODES,
+    &cluster::REFRESH,
+    &cluster::SLOT,
+    &cluster::SLOTS,
+    &cluster::TOPOLOGY,
     &proxy::VERSION,
     &quit::QUIT,
 ];

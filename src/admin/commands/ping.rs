@@ -9,7 +9,7 @@ pub(super) static PING: Definition = Definition {
     summary: "Answer PONG, or the message",
     help: "It says that the proxy's control thread is alive, not that the cluster is.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse,
 };
 
@@ -19,7 +19,7 @@ fn parse(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
         [message] => Some(Bytes::copy_from_slice(message)),
         _ => return Err(Wrong::Count),
     };
-    Ok(Box::new(move |_, _| message.map_or_else(|| Reply::Simple("PONG".to_owned()), Reply::Bulk)))
+    Ok(Handler::now(move |_, _| message.map_or_else(|| Reply::Simple("PONG".to_owned()), Reply::Bulk)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ pub(super) static HELP: Definition = Definition {
     summary: "List the commands, or explain one",
     help: "PROXY HELP PROXY INFO explains one command, PROXY HELP CLIENT lists those that begin with a word.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse: parse_help,
 };
 
@@ -21,10 +21,10 @@ pub(super) static INFO: Definition = Definition {
     summary: "Show what the proxy knows about itself",
     help: "The facts of INFO; after HELLO 3 they come as a map of maps instead of text.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse: |arguments| {
         let sections = Sections::parse(arguments);
-        Ok(Box::new(move |_, state| Reply::Facts(sections.choose(state))))
+        Ok(Handler::now(move |_, state| Reply::Facts(sections.choose(state))))
     },
 };
 
@@ -34,9 +34,9 @@ pub(super) static VERSION: Definition = Definition {
     summary: "Show the version of Keyway",
     help: "Each of several proxies before one cluster may have its own.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse: |arguments| match arguments {
-        [] => Ok(Box::new(|_, _| Reply::Table(rows([("keyway", env!("CARGO_PKG_VERSION"))])))),
+        [] => Ok(Handler::now(|_, _| Reply::Table(rows([("keyway", env!("CARGO_PKG_VERSION"))])))),
         _ => Err(Wrong::Count),
     },
 };
@@ -51,7 +51,7 @@ fn parse_help(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
     }
     let in_brief = others.into_iter().map(|command| (command.syntax.to_owned(), command.summary.to_owned()));
     let rows = exact.into_iter().flat_map(explain).chain(in_brief).collect();
-    Ok(Box::new(move |_, _| Reply::Table(rows)))
+    Ok(Handler::now(move |_, _| Reply::Table(rows)))
 }
 
 fn explain(command: &Definition) -> Vec<(String, String)> {
@@ -92,7 +92,7 @@ mod tests {
             "proxy help ping",
             "*6\r\n+syntax   PING [message]\r\n+summary  Answer PONG, or the message\r\n\
              +help     It says that the proxy's control thread is alive, not that the\r\n+         cluster is.\r\n\
-             +role     observer\r\n+since    0.1.0\r\n",
+             +role     viewer\r\n+since    0.1.0\r\n",
         );
         check(
             "PROXY HELP CLIENT",

@@ -7,7 +7,7 @@ pub(super) static QUIT: Definition = Definition {
     summary: "Close the connection",
     help: "Earlier requests are answered first.",
     since: "0.1.0",
-    role: Role::Observer,
+    role: Role::Viewer,
     parse,
 };
 
@@ -15,7 +15,7 @@ fn parse(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
     if !arguments.is_empty() {
         return Err(Wrong::Count);
     }
-    Ok(Box::new(|session, _| {
+    Ok(Handler::now(|session, _| {
         session.closing = true;
         Reply::ok()
     }))
