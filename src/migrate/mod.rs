@@ -7,6 +7,7 @@
 pub mod inventory;
 pub mod plan;
 pub mod preflight;
+pub mod recovery;
 mod slot_set;
 pub mod survey;
 
