@@ -4,6 +4,7 @@
 //! - `row`, `class`, `flags` — the types of a row: facts, routing and merging, flags
 //! - `lookup` — from a name to its row
 //! - `policy` — which commands an operator refuses, and which he allows
+//! - `standing` — what an application may expect of each, beside a standalone server; `COMMANDS.md` is made from it
 //! - `keys` — which arguments of a request are keys
 //!
 //! Depends on `resp::Span` only. It decides nothing about a request but what its own arguments tell.
@@ -14,6 +15,7 @@ mod keys;
 mod lookup;
 mod policy;
 mod row;
+mod standing;
 mod table;
 
 pub use class::{Class, Fan, Local, PubSub, SplitKind, Transaction};
@@ -22,4 +24,5 @@ pub use keys::{NoKeys, blocks, keys, stream_words};
 pub use lookup::{Unknown, all, lookup, lookup_sub, resolve};
 pub use policy::{Policy, Rule, Unblocked, Verdict, unblocked};
 pub use row::{Command, Keys, Special};
+pub use standing::Standing;
 pub use table::COMMAND_COUNT;
