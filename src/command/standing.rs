@@ -92,7 +92,7 @@ fn fan_out(fan: Fan) -> Standing {
         Fan::AndPerElement => Differs("1 only where every master has it"),
         Fan::Sum | Fan::Union | Fan::Concat => Differs(ALL_MASTERS),
         Fan::SumPerChannel => Works,
-        Fan::Min => Differs("the oldest of all masters"),
+        Fan::Min | Fan::Max => Differs("the least, or most, of all nodes' answers"),
         Fan::Newest | Fan::AclLog => Differs("the logs of all nodes, newest first, numbered anew"),
         Fan::Info => {
             Differs("all masters' figures in one, as one server with one database; the connection's section is the proxy's own")
@@ -125,18 +125,21 @@ fn answered_by_proxy(local: Local) -> Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::all;
+    use crate::command::{all, unblocked};
 
     const COMMANDS_MD: &str = include_str!("COMMANDS.md");
 
     /// The whole of `COMMANDS.md`.
     fn document() -> String {
-        let mut rows: Vec<(&str, &'static str, &'static str)> = all()
+        let mut rows: Vec<(&str, &str, String)> = all()
             .filter_map(|command| {
                 let (word, note) = match command.standing()? {
-                    Standing::Works => ("works", ""),
-                    Standing::Differs(how) => ("differs", how),
-                    Standing::Refused(why) => ("refused", why),
+                    Standing::Works => ("works", String::new()),
+                    Standing::Differs(how) => ("differs", how.to_owned()),
+                    Standing::Refused(why) if unblocked(command).is_some() => {
+                        ("refused", format!("{why}; commands.allow admits it"))
+                    }
+                    Standing::Refused(why) => ("refused", why.to_owned()),
                 };
                 Some((command.name, word, note))
             })
@@ -146,8 +149,7 @@ mod tests {
         let mut out = format!(
             "# Every command\n\n\
              All {} commands and subcommands of Redis 6.2, 7.0, 8.2 and Valkey 9.1, compared with a standalone server of the same version: {} work\n\
-             as there, {} work with the difference that is named, {} are refused by default (`commands.allow` can change that where the proxy\n\
-             can carry them out). Commands of modules and of newer servers are looked up in the cluster's own COMMAND INFO and routed by their keys.\n\n\
+             as there, {} work with the difference that is named, {} are refused by default. Commands of modules and of newer servers are looked up in the cluster's own COMMAND INFO and routed by their keys.\n\n\
              This file is made from the command table: `TEST_WRITE_COMMANDS_MD=1 cargo test --lib commands_md` writes it anew, and a test\n\
              compares it.\n\n\
              | command | | what is different, or why it is refused |\n| --- | --- | --- |\n",
