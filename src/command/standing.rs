@@ -77,6 +77,7 @@ fn by_name(name: &str) -> Option<&'static str> {
         "COMMAND" | "COMMAND|LIST" | "COMMAND|COUNT" => "without the commands that are refused",
         "CONFIG|GET" => "one node's settings, with databases, cluster-enabled and the like as a standalone server has them",
         "BLMOVE" | "BRPOPLPUSH" => ONE_SLOT,
+        "ACL|DELUSER" => "carried out on every node; an error of one is an error of the whole and says where",
         "WAIT" | "WAITAOF" => "the least of all masters' answers",
         _ => return None,
     })

@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod admin;
 mod blocking;
 mod blocking_trouble;
 mod client_commands;

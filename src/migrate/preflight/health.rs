@@ -67,7 +67,7 @@ pub fn coverage(inventory: &Inventory, _: Option<Intent>) -> Vec<Finding> {
         return fine("coverage", expected);
     }
     let advice = "give the missing slots an owner (redis-cli --cluster fix), or bring back the master that owns them; \
-                  on Redis 6.2 to 7.2 a receiver of an open slot sees one missing after its source's failover: PROXY MIGRATE REPAIR";
+                  on Redis 6.2 to 7.2 a receiver of an open slot sees one missing after its source's failover: CLUSTER SETSLOT <slot> STABLE on it";
     vec![finding("coverage", Severity::Blocker, expected, some_of(wrong.into_iter()), advice)]
 }
 
@@ -108,7 +108,7 @@ pub fn open_slots(inventory: &Inventory, _: Option<Intent>) -> Vec<Finding> {
         Severity::Blocker,
         expected,
         found,
-        "finish what moves it, or PROXY MIGRATE REPAIR DRYRUN shows what would close it",
+        "finish what moves it; if nothing does, redis-cli --cluster fix closes it",
     )]
 }
 
