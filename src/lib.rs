@@ -14,12 +14,13 @@
 //! | [`resp`] | the wire format: boundaries of requests and replies, limits, encoding; knows no command | – |
 //! | [`command`] | what commands are: one table row each, lookup, key positions | `resp` |
 //! | [`cluster`] | what a cluster looks like: slots, nodes, the slot map, `CLUSTER NODES`, redirects | – |
-//! | [`engine`] | PURE: one worker's clients and lanes: sessions, order, routing, splitting, merging, redirects, retries, SCAN | the three above |
+//! | [`engine`] | PURE: one worker's clients and lanes: sessions, order, routing, splitting, merging, redirects, retries, SCAN, and what has a folder or file of its own: `transaction`, `blocking`, `pubsub`, `tracking`, `monitor`, `identity` | the three above |
 //! | [`net`] | tokio drivers of the engine: workers, listeners, sockets | `engine`, and `topology` for its handle |
 //! | [`control`] | connections of the control thread to nodes | `cluster` |
 //! | [`topology`] | when and whom to ask for the slot map, which answers to believe, publishing | `control` |
+//! | [`migrate`] | what slots on the move need: the inventory of all nodes, pre-flight checks; PURE: plans, the next step of a slot, pacing | `control` |
 //! | [`config`] | as written → as resolved; every mistake at once | – |
-//! | [`admin`] | the PROXY namespace for operators: one definition per command | `resp`, `config`, `telemetry` |
+//! | [`admin`] | the PROXY namespace for operators: one definition per command | `resp`, `config`, `telemetry`, `topology`, `control`, `migrate` |
 //! | [`telemetry`] | log set-up | `config` |
 //! | [`demo`] | a whole cluster to try the proxy with | – |
 //! | [`app`] | constructs the parts in order, owns start and stop | all |
@@ -51,6 +52,13 @@
 //!   it at that moment; what it is giving away is asked for at the receiver too.
 //! - **Slots are computed eight bytes at a time** by `cluster`'s own CRC16, because the key is on every request's path; the `crc16` crate is
 //!   its oracle in the tests.
+//! - **The servers judge what is queued**: whether a command may stand in a transaction is asked of a node once a command and number of
+//!   arguments (`MULTI, command, EXEC x`, which never runs); so the texts are its own on every version.
+//! - **Private lanes** serve one client at a time: blocked requests, watched keys, logins. A client that goes while it is blocked has its
+//!   block ended by CLIENT UNBLOCK, and what was popped for it in that moment is put back.
+//! - **One subscription upstream** serves all clients of a worker; it stays at its node while that lives, also as a replica.
+//! - **A client is a user**: lanes are chosen by protocol version and user, so the cluster's own ACL rules hold. A tracking client is a
+//!   user of its own, because the servers remember what a connection has read.
 //! - **A lane keeps the bytes of what is in flight** until they are answered: a resend needs no copy on the way out.
 
 pub mod admin;

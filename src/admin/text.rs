@@ -12,18 +12,6 @@ pub(super) fn columns(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// `1.5 GiB`: three digits are enough for people.
-pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut amount = count as f64;
-    let mut unit = 0;
-    while amount >= 1024.0 && unit + 1 < UNITS.len() {
-        amount /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,14 +21,5 @@ mod tests {
         let rows = [["a", "long", "x"], ["bcd", "e", ""]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(columns(&rows), ["a    long  x", "bcd  e"]);
         assert_eq!(columns(&[]), Vec::<String>::new());
-    }
-
-    #[test]
-    fn bytes_are_short() {
-        let check = |count: u64, expected: &str| assert_eq!(bytes(count), expected);
-        check(0, "0 B");
-        check(1023, "1023 B");
-        check(1536, "1.5 KiB");
-        check(10 << 30, "10.0 GiB");
     }
 }

@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use crate::cluster::{Addr, NodeFacts, NodesView, OpenMark, SLOT_COUNT, Slot};
 
+/// The owner's id of each of the 16384 slots.
+pub type Owners = Vec<Option<Arc<str>>>;
+
 /// See the module's head.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
@@ -236,9 +239,8 @@ impl Inventory {
     }
 
     /// Who owns each slot in the eyes of most of the nodes that answered; equal numbers: in the eyes of one that claims it.
-    pub fn owners(&self) -> Vec<Option<Arc<str>>> {
-        let views: Vec<(Arc<str>, Vec<Option<Arc<str>>>)> =
-            self.answers().map(|(node, told)| (node.id.clone(), owners_in(&told.view))).collect();
+    pub fn owners(&self) -> Owners {
+        let views = self.opinions();
         (0..SLOT_COUNT)
             .map(|slot| {
                 let mut votes: BTreeMap<&Arc<str>, (usize, bool)> = BTreeMap::new();
@@ -254,10 +256,14 @@ impl Inventory {
             .collect()
     }
 
+    /// Each node that answered, and who owns each slot in its view.
+    fn opinions(&self) -> Vec<(Arc<str>, Owners)> {
+        self.answers().map(|(node, told)| (node.id.clone(), owners_in(&told.view))).collect()
+    }
+
     /// Slots about whose owner the nodes do not agree, in rising order.
     pub fn disagreements(&self) -> Vec<Disagreement> {
-        let views: Vec<(Arc<str>, Vec<Option<Arc<str>>>)> =
-            self.answers().map(|(node, told)| (node.id.clone(), owners_in(&told.view))).collect();
+        let views = self.opinions();
         let Some((_, first)) = views.first() else { return Vec::new() };
         Slot::all()
             .filter(|slot| views.iter().any(|(_, owners)| owners[slot.index()] != first[slot.index()]))
@@ -307,7 +313,7 @@ pub fn short(id: &str) -> &str {
 }
 
 /// Who owns each slot in one view.
-fn owners_in(view: &NodesView) -> Vec<Option<Arc<str>>> {
+fn owners_in(view: &NodesView) -> Owners {
     let mut owners = vec![None; SLOT_COUNT];
     for node in &view.nodes {
         for (first, last) in &node.slots {
