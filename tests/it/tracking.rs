@@ -75,7 +75,8 @@ fn choices(server: Server) {
     writer.call(&["DEL", &keys[0], &keys[1], &keys[2]]);
     let mut told: Vec<String> = (0..3).flat_map(|_| next_push(&mut client).expect("keys")).collect();
     let mut expected = keys.clone();
-    (told.sort(), expected.sort());
+    told.sort();
+    expected.sort();
     assert_eq!(told, expected);
     client.call(&["GET", &keys[0]]);
     client.send(&request(&["SET", &keys[0], "own"])).expect("it is connected");
@@ -239,10 +240,7 @@ fn lost(server: Server) {
     wait_until("broadcasts to go on", || {
         writer.call(&["SET", key, "1"]);
         all.set_timeout(Duration::from_millis(100));
-        match all.receive() {
-            Ok(push) => Ok(drop(push)),
-            Err(error) => Err(error.to_string()),
-        }
+        all.receive().map(|_| ()).map_err(|error| error.to_string())
     });
     // What a transaction changes and reads: 6.2 tells of it in the middle of EXEC's reply.
     client.call(&["GET", key]);
