@@ -80,6 +80,7 @@ impl Engine {
             lane.role = Role::Private(Lease::Settling);
         } else if lane.is_open() {
             lane.role = Role::Private(Lease::Idle { since: self.now });
+            debug_assert!(!self.private.idle.contains(&index));
             self.private.idle.push(index);
         } else {
             self.retire(index);

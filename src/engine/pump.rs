@@ -505,6 +505,8 @@ impl Engine {
                 return Ok(lane.id.index);
             }
             let other = lane.id.index;
+            // Somebody else may lease it before this request finds another.
+            self.retries[place as usize].private = Some(None);
             self.give_back(other);
         }
         let retry = &self.retries[place as usize];
