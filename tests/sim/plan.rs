@@ -12,7 +12,7 @@ pub struct Families {
 }
 
 /// The families that the engine answers.
-const FAMILIES: &str = "";
+const FAMILIES: &str = "tx,block,pubsub";
 
 impl Families {
     pub fn wanted() -> Families {

@@ -78,14 +78,15 @@ pub fn serve_ready(cluster: &mut Cluster, node: usize) {
 
 /// CLIENT ID, and CLIENT UNBLOCK id TIMEOUT|ERROR. Connections are their own ids.
 pub fn client(cluster: &mut Cluster, node: usize, caller: &Caller, args: &[Vec<u8>], out: &mut Vec<u8>) -> Outcome {
-    let id = args.get(2).and_then(|id| std::str::from_utf8(id).ok()?.parse::<usize>().ok());
+    // No server has a connection 0.
+    let id = args.get(2).and_then(|id| std::str::from_utf8(id).ok()?.parse::<usize>().ok()?.checked_sub(1));
     match (args[1].to_ascii_uppercase().as_slice(), id) {
-        (b"ID", _) => encode::integer(out, caller.conn as i64),
+        (b"ID", _) => encode::integer(out, caller.conn as i64 + 1),
         (b"UNBLOCK", Some(id)) => {
             let waiter = cluster.nodes[node].waiting.iter().find(|waiter| waiter.conn == id).map(|waiter| waiter.number);
             encode::integer(out, i64::from(waiter.is_some()));
             match waiter {
-                Some(_) if args[3] == b"ERROR" => {
+                Some(_) if args.get(3).is_some_and(|how| how == b"ERROR") => {
                     forget(cluster, node, id);
                     refuse(cluster, id, "UNBLOCKED client unblocked via CLIENT UNBLOCK".into());
                 }
