@@ -36,6 +36,9 @@ impl From<ReplyError> for Broken {
 const MAY_NOT_ASK: &[u8] =
     b"-NOPERM proxy: the key's slot is moving to another node, where the user needs +asking to reach it\r\n";
 
+/// What a server says of a command between MULTI and EXEC.
+const QUEUED: &[u8] = b"+QUEUED\r\n";
+
 /// The lane that an id names, if it is still there.
 pub(super) fn lane_mut(lanes: &mut Slab<Lane>, id: LaneId) -> Option<&mut Lane> {
     lanes.get_mut(id.index as usize).filter(|lane| lane.id == id)
@@ -293,7 +296,7 @@ impl Engine {
             if let Some(block) = self.retries.get_mut(front.retry as usize).and_then(|retry| retry.block.as_mut()) {
                 block.learn(reply);
             }
-            if lane.lead_error.is_some() && lane.lead_seen == front.lead {
+            if lane.lead_error.is_some() && lane.lead_seen == front.lead && reply != QUEUED {
                 lane.lead_answer = Some(reply.to_vec());
             }
             // A redirect tells more than what else is wrong: where it leads, that will be told again.
@@ -402,9 +405,12 @@ impl Engine {
             self.tracking_refused(index, reply);
             let Some(lane) = self.lanes.get(index as usize) else { return Ok(()) };
             let user = lane.via.user;
-            if self.lanes[index as usize].role != Role::Push && self.says_who_clients_are(user, reply) {
-                self.refuse_user(index, reply);
-                return Ok(());
+            if self.says_who_clients_are(user, reply) {
+                if self.lanes[index as usize].role != Role::Push {
+                    self.refuse_user(index, reply);
+                    return Ok(());
+                }
+                self.close_clients_of(self.users.base(user));
             }
             self.last_greeting_error = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
             return Err(Broken);

@@ -15,7 +15,7 @@ use crate::{
 use super::{
     Engine, Event, RefreshCause,
     accounts::Entrance,
-    ids::{NONE, Ticket, UserId},
+    ids::{ClientId, NONE, Ticket, UserId},
     lane::{Lease, Role, Via},
     local::{BAD_NAME, OK, SYNTAX, is_plain, strict_integer},
     merge::{Job, Merge, Part},
@@ -23,7 +23,7 @@ use super::{
     persona,
     pump::Retry,
     send::Target,
-    session::{Pause, ReplyMode, State},
+    session::{Ending, Pause, ReplyMode, Session, State},
     settings::Identity,
     since::{has_subcommands, is_valkey},
     tracking::NOBODY,
@@ -230,11 +230,6 @@ impl Engine {
 
     /// The lanes' user that a login would make of a client.
     fn user_of(&mut self, login: &Login) -> Result<UserId, Vec<u8>> {
-        if login.name.as_deref().is_none_or(|name| name == b"default") && !self.default_is_locked() {
-            // Any password does; and where none is needed no lane has to give one.
-            self.users.retain(UserId::default());
-            return Ok(UserId::default());
-        }
         let first = self.users.acquire(login.clone());
         let acquired = first.or_else(|full| {
             self.drop_unused_users(true);
@@ -306,10 +301,6 @@ impl Engine {
             self.drop_unused_users(false);
             return true;
         }
-        if job.user == UserId::default() && job.login.name.is_none() {
-            // It has a password after all.
-            self.refresh(RefreshCause::DefaultUser);
-        }
         self.counters.logins += 1;
         self.users.verify(job.user);
         self.become_user(client, job.user);
@@ -342,6 +333,12 @@ impl Engine {
         let session = &mut self.clients[index as usize];
         session.modes.set(Modes::LOCKED_OUT, false);
         let before = std::mem::replace(&mut session.user, user);
+        if before != user
+            && let Some(transaction) = session.transaction.as_mut()
+        {
+            // The lanes that watch for it are the other user's: what they would carry out must not be done in his name.
+            transaction.break_watches();
+        }
         self.users.release(before, self.now);
         self.follow_user(index);
     }
@@ -484,6 +481,15 @@ impl Engine {
         }
     }
 
+    /// Lets go everybody who is this user, unless that is nobody in particular.
+    pub(super) fn close_clients_of(&mut self, user: UserId) {
+        let own = |session: &Session| session.user == user && session.ending != Ending::Gone && !session.close_told;
+        for (index, session) in self.clients.iter_mut().filter(|(_, session)| user != UserId::default() && own(session)) {
+            session.close_told = true;
+            self.events.push_back(Event::CloseClient { client: ClientId(index as u32) });
+        }
+    }
+
     /// Closes a lane that nothing is in flight on, or whose requests the caller has taken.
     pub(super) fn close_lane(&mut self, index: u32) {
         let mut lane = self.lanes.remove(index as usize);
@@ -510,7 +516,7 @@ impl Engine {
                 let lane = &self.lanes[*lane as usize];
                 lane.queue.is_empty() && matches!(lane.role, Role::Shared { .. } | Role::Private(Lease::Idle { .. }))
             };
-            if lanes.iter().all(is_free) {
+            if lanes.iter().all(is_free) && !self.pubsub.is_used_by(user) {
                 lanes.into_iter().for_each(|lane| self.close_lane(lane));
                 self.users.forget(user);
                 // What servers said of the commands of whoever had this place before.
@@ -530,7 +536,7 @@ impl Engine {
     }
 
     /// The name that ACL WHOAMI and CLIENT LIST show.
-    pub(super) fn user_name(&self, session: &super::session::Session) -> Vec<u8> {
+    pub(super) fn user_name(&self, session: &Session) -> Vec<u8> {
         match (&self.settings.identity, &session.account) {
             (Identity::Passthrough, _) => self.users.name(session.user).to_vec(),
             (Identity::Proxy(_), Some(account)) => account.to_vec(),

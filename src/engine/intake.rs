@@ -345,6 +345,12 @@ impl Engine {
 
     /// Everything that is not one plain key.
     pub(super) fn carry_out(&mut self, index: u32, command: &'static Command, frame: &[u8], spans: &[Span]) -> Result<(), Pause> {
+        if matches!(command.class, Class::Blocking | Class::Transaction(_))
+            && command.accepts(spans.len())
+            && let Some(taken) = self.ask_permission(index, command, frame)
+        {
+            return taken;
+        }
         match command.class {
             Class::Keyed => self.keyed(index, command, frame, spans),
             Class::Split(kind) => self.split(index, kind, frame, spans),
@@ -592,7 +598,7 @@ impl Engine {
         spans: &[Span],
     ) -> Result<(), Pause> {
         if command.accepts(spans.len())
-            && let Some(taken) = self.ask_permission(index, command, local, frame)
+            && let Some(taken) = self.ask_permission(index, command, frame)
         {
             return taken;
         }

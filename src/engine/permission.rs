@@ -3,20 +3,25 @@
 //! The answer holds until the next sweep, for a second at most. Of the default user it is asked only once a node has refused it
 //! something, and where other clients are concerned.
 
-use crate::command::{Command, Local};
+use crate::command::{Class, Command, Local};
 
 use super::{
     Engine,
     fan::asks_any,
     local::NOBODYS_ADDRESS,
     merge::{Job, Merge},
+    modes::Modes,
     session::Pause,
     settings::Identity,
 };
 
 /// The question for a command: its answer does not matter unless it is a refusal, and it leaves no trace on a connection that others
 /// share. `None`: everybody may, or a node is asked anyway.
-fn question(local: Local) -> Option<&'static [&'static [u8]]> {
+fn question(command: &Command) -> Option<&'static [&'static [u8]]> {
+    let local = match command.class {
+        Class::Local(local) => local,
+        _ => return question_beyond_local(command),
+    };
     Some(match local {
         Local::Ping => &[b"PING"],
         Local::Echo => &[b"ECHO", b""],
@@ -56,32 +61,42 @@ fn question(local: Local) -> Option<&'static [&'static [u8]]> {
     })
 }
 
+/// As `question`, for what else is answered without a node where nothing is queued, watched or written.
+fn question_beyond_local(command: &Command) -> Option<&'static [&'static [u8]]> {
+    Some(match command.name {
+        "DISCARD" => &[b"DISCARD"],
+        "EXEC" => &[b"EXEC"],
+        "UNWATCH" => &[b"UNWATCH"],
+        "WAIT" => &[b"WAIT", b"0", b"0"],
+        "WAITAOF" => &[b"WAITAOF", b"0", b"0", b"0"],
+        _ => return None,
+    })
+}
+
 /// Whether a command reaches other clients.
-fn reaches_others(local: Local) -> bool {
-    matches!(local, Local::ClientKill | Local::ClientList | Local::ClientPause | Local::ClientUnblock | Local::ClientUnpause)
+fn reaches_others(command: &Command) -> bool {
+    matches!(
+        command.class,
+        Class::Local(Local::ClientKill | Local::ClientList | Local::ClientPause | Local::ClientUnblock | Local::ClientUnpause)
+    )
 }
 
 impl Engine {
     /// Asks whether the client's user may run a command that the proxy carries out, if that is to be asked.
-    pub(super) fn ask_permission(
-        &mut self,
-        index: u32,
-        command: &'static Command,
-        local: Local,
-        frame: &[u8],
-    ) -> Option<Result<(), Pause>> {
+    pub(super) fn ask_permission(&mut self, index: u32, command: &'static Command, frame: &[u8]) -> Option<Result<(), Pause>> {
         let user = self.clients[index as usize].user;
-        let free = !self.users.is_restricted(user) && !reaches_others(local);
+        let free = !self.users.is_restricted(user) && !reaches_others(command);
         if free
             // What EXEC carries out has nothing to wait for; what reaches other clients is not among it.
             || self.captured.is_some()
+            || self.clients[index as usize].modes.has(Modes::TRANSACTION)
             || matches!(self.settings.identity, Identity::Proxy(_))
             || self.table.map.is_none()
             || self.users.is_permitted(user, command.id)
         {
             return None;
         }
-        let question = asks_any(question(local)?);
+        let question = asks_any(question(command)?);
         Some(self.one_part(index, &question, Job::Permit { frame: frame.to_vec(), command }))
     }
 
@@ -89,7 +104,7 @@ impl Engine {
     pub(super) fn permitted(&mut self, merge: &mut Merge, out: &mut Vec<u8>) -> bool {
         let Job::Permit { frame, command } = std::mem::replace(&mut merge.job, Job::Sum) else { return true };
         let reply = merge.reply(0);
-        let refusals = [&b"-NOPERM"[..], b"-NOAUTH", b"-WRONGPASS", b"-LOADING", b"-ERR proxy:"];
+        let refusals = [&b"-NOPERM"[..], b"-EXECABORT", b"-NOAUTH", b"-WRONGPASS", b"-LOADING", b"-ERR proxy:"];
         if refusals.iter().any(|code| reply.starts_with(code)) {
             out.extend_from_slice(reply);
             return true;

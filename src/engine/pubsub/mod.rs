@@ -254,6 +254,11 @@ impl Subscriptions {
         self.unique
     }
 
+    /// Whether there is a topic of this user's.
+    pub(super) fn is_used_by(&self, user: UserId) -> bool {
+        self.names.get(usize::from(user.0)).is_some_and(|kinds| kinds.iter().any(|names| !names.is_empty()))
+    }
+
     fn find(&self, user: UserId, kind: Kind, name: &[u8]) -> Option<u32> {
         self.names.get(usize::from(user.0))?[kind as usize].get(name).copied()
     }

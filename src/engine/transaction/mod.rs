@@ -76,6 +76,11 @@ impl Transaction {
         self.executing.or(self.queued.as_ref().map(Queued::count))
     }
 
+    /// What is watched cannot be relied on any more.
+    pub fn break_watches(&mut self) {
+        self.watched.iter_mut().for_each(|watched| watched.broken = true);
+    }
+
     /// How many keys are watched.
     pub fn watched_keys(&self) -> usize {
         self.keys.len()
