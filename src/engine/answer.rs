@@ -26,6 +26,9 @@ const WRITE_FROM: usize = 16 * 1024;
 /// The lane cannot be used on: what came is no reply, answers nothing, or refuses the greeting.
 pub(super) struct Broken;
 
+/// How EXEC begins that the node cannot carry out at this moment, as any command: LOADING, READONLY of what has no keys.
+const DISCARDED_FOR: &[u8] = b"-EXECABORT Transaction discarded because of: ";
+
 impl From<ReplyError> for Broken {
     fn from(_: ReplyError) -> Self {
         Broken
@@ -339,6 +342,9 @@ impl Engine {
     fn unit_complete(&mut self, index: u32, entry: &InFlight, reply: &[u8]) {
         let lane = &mut self.lanes[index as usize];
         let (refused, answer) = (lane.lead_error.take(), lane.lead_answer.take());
+        let reason = reply.strip_prefix(DISCARDED_FOR).filter(|reason| could_be_refusal(reason));
+        let reason = reason.map(|reason| [b"-", reason].concat());
+        let reply = reason.as_deref().unwrap_or(reply);
         if let (Some(answer), true) = (answer, self.is_wrapped(entry)) {
             // The user may not run MULTI. It was carried out alone, so what it says is the answer, whatever it looks like.
             return self.judge(index, entry, &answer, Speaker::Script);
