@@ -462,7 +462,7 @@ impl Engine {
         match self.resolve(target).ok_or(NotNow::NoNode).and_then(|node| self.lane_to(node, via, false)) {
             Ok(lane) if !self.has_room(lane) => self.wait_for_room(index, lane),
             Ok(lane) => {
-                let seq = self.owe(index, State::Sent { lane }, None);
+                let seq = self.owe(index, State::Sent { lane }, target.order());
                 self.queue(lane, whole(index, seq), NONE, 0, |out| out.extend_from_slice(frame));
                 Ok(())
             }
@@ -475,7 +475,7 @@ impl Engine {
 
     #[cold]
     fn owe_held(&mut self, index: u32, target: Target, via: Via, frame: &[u8]) {
-        let seq = self.owe(index, State::Sent { lane: NONE }, target.slot());
+        let seq = self.owe(index, State::Sent { lane: NONE }, target.order());
         let frame = self.whole.clone().unwrap_or_else(|| Bytes::copy_from_slice(frame));
         self.hold_fresh(whole(index, seq), target, via, 0, frame, 0);
     }

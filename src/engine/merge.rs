@@ -33,7 +33,7 @@ pub struct Part {
 
 impl Part {
     pub fn slot(&self) -> u16 {
-        self.target.slot().map_or(NO_SLOT, Slot::get)
+        self.target.order().map_or(NO_SLOT, Slot::get)
     }
 
     pub fn is_finished(&self) -> bool {

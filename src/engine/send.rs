@@ -40,6 +40,14 @@ impl Target {
             Target::Any(_) | Target::Node(_) | Target::Prefer(..) => None,
         }
     }
+
+    /// The slot among whose requests it keeps its place. A message has that of its channel, wherever it is published.
+    pub fn order(self) -> Option<Slot> {
+        match self {
+            Target::Slot(slot) | Target::Prefer(_, slot) => Some(slot),
+            Target::Any(_) | Target::Node(_) => None,
+        }
+    }
 }
 
 /// Why a request cannot be sent now.

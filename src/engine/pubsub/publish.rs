@@ -54,7 +54,7 @@ impl Engine {
     pub(in crate::engine) fn publish(&mut self, index: u32, frame: &[u8], channel: &[u8]) -> Result<(), Pause> {
         let registry = self.pubsub.registry.clone();
         if registry.is_empty() {
-            return self.send_ordered(index, Target::Any(Slot::of(channel)), frame);
+            return self.send_ordered(index, Target::Slot(Slot::of(channel)), frame);
         }
         let target = self.channel_target(channel);
         let node = self.resolve(target);
@@ -72,7 +72,7 @@ impl Engine {
     fn channel_target(&self, channel: &[u8]) -> Target {
         let slot = Slot::of(channel);
         let home = self.pubsub.registry.home(Kind::Channel, channel).and_then(|id| self.table.find_id(&id));
-        home.map_or(Target::Any(slot), |node| Target::Prefer(node, slot))
+        home.map_or(Target::Slot(slot), |node| Target::Prefer(node, slot))
     }
 
     /// Where a PUBLISH goes that could not be sent before.
