@@ -104,7 +104,11 @@ impl Engine {
     /// A reply that is no push: an error, or PING's.
     pub(in crate::engine) fn push_lane_reply(&mut self, lane: u32, reply: &[u8]) -> Result<(), Broken> {
         let error = reply.first() == Some(&b'-');
-        match self.answered(lane)? {
+        let mut ask = self.answered(lane)?;
+        if !error && matches!(ask, Ask::Unsubscribe { kind: Kind::Shard, .. }) {
+            ask = self.answered(lane)?;
+        }
+        match ask {
             Ask::Alive => {}
             Ask::Subscribe { topic, unique } if error => self.refused(lane, topic, unique, reply),
             // The slot has left the node, and all its subscriptions with it.
@@ -141,14 +145,21 @@ impl Engine {
 
     /// A node says that a subscription is over: because it was asked to end it, or because the shard channel's slot has left it.
     fn unsubscribed(&mut self, lane: u32, kind: Kind, name: &[u8]) -> Result<(), Broken> {
-        let Some(found) = self.pubsub.lanes.lanes.get(&lane) else { return Err(Broken) };
+        let Some(found) = self.pubsub.lanes.lanes.get_mut(&lane) else { return Err(Broken) };
+        let user = found.user;
         let asked =
             matches!(found.asks.front(), Some(Ask::Unsubscribe { kind: of, name: asked, .. }) if *of == kind && **asked == *name);
-        if asked {
+        if asked && kind == Kind::Shard {
+            // Perhaps not the answer: the slot may have left the node before it was asked. PING's answer ends the request.
+            if let Some(Ask::Unsubscribe { stood, .. }) = found.asks.front_mut() {
+                let stood = std::mem::take(stood);
+                self.left_upstream(lane, kind, name, stood);
+            }
+        } else if asked {
             if let Ask::Unsubscribe { stood, .. } = self.answered(lane)? {
                 self.left_upstream(lane, kind, name, stood);
             }
-        } else if let Some(topic) = self.pubsub.find(found.user, kind, name)
+        } else if let Some(topic) = self.pubsub.find(user, kind, name)
             && self.pubsub.topics[topic as usize].place_on(lane).is_some_and(|place| place.standing)
         {
             self.pubsub.topics[topic as usize].not_before = 0;

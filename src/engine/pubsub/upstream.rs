@@ -211,6 +211,9 @@ impl Engine {
         let (kind, name) = (topic.kind, topic.name.clone());
         let ask = Ask::Unsubscribe { kind, name: name.clone(), stood: place.standing };
         self.ask_on_lane(place.lane, ask, &[kind.unsubscribe(), &name]);
+        if kind == Kind::Shard {
+            self.ask_on_lane(place.lane, Ask::Alive, &[b"PING"]);
+        }
     }
 
     /// A node confirmed a subscription.
