@@ -32,6 +32,9 @@ const CHECKED_MAX: usize = 64 * 1024;
 /// What EXEC says when all that came before it was well.
 const DROPPED: &[u8] = b"-EXECABORT";
 
+/// How the proxy says that it reached no node.
+const OWN_ERRORS: [&[u8]; 2] = [b"-ERR proxy: ", b"-LOADING Keyway "];
+
 impl Checked {
     pub fn clear(&mut self) {
         self.0.clear();
@@ -74,7 +77,11 @@ impl Engine {
         let (frame, command) = (std::mem::take(frame), *command);
         // A command whose keys are in several slots is split later on, and then refused by none.
         let split = command.is_some_and(|command| matches!(command.class, Class::Split(_))) && reply.starts_with(b"-CROSSSLOT");
-        if !reply.starts_with(DROPPED) && !split {
+        // No node could be asked. What follows must not be carried out one by one for that: EXEC will tell.
+        let begins =
+            command.is_some_and(|command| command.class == Class::Transaction(Kind::Multi)) && !self.queues(merge.client);
+        let unasked = begins && OWN_ERRORS.iter().any(|own| reply.starts_with(own));
+        if !reply.starts_with(DROPPED) && !split && !unasked {
             // Before Valkey 9 these two are errors without consequences.
             let harmless = reply.starts_with(b"-ERR MULTI calls can not be nested")
                 || reply.starts_with(b"-ERR WATCH inside MULTI is not allowed");
