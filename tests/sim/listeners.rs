@@ -40,7 +40,7 @@ pub struct Ears {
     /// What it listens to when all that it has asked for is answered.
     asked: HashSet<Topic>,
     /// A request failed: what it listens to is not known any more, and it is about to go.
-    lost_count: bool,
+    pub lost_count: bool,
 }
 
 impl Ears {

@@ -171,7 +171,8 @@ impl World {
             let overflow = self.drivers[client.engine].engine.counters.output_overflows > 0 || self.plan.large;
             // A server closes at once whoever ends its stream while it waits.
             let waited = client.life == Life::HalfClosed && client.owed.iter().any(|owed| owed.expect.waits());
-            if !client.owed.is_empty() && !overflow && !waited && client.life != Life::Closed {
+            let lost = client.confused || client.ears.lost_count;
+            if !client.owed.is_empty() && !overflow && !waited && !lost && client.life != Life::Closed {
                 let text = format!("client {index} is closed while it is owed: {}", self.state_of(index, client));
                 self.truth.accuse(text);
             }

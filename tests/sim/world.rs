@@ -305,7 +305,7 @@ impl World {
                 self.truth.wrong.get_or_insert(format!("{} bytes of input are held", load.input_bytes));
             }
             // What the proxy itself asks for a client that is blocked comes on top.
-            if load.owed > clients * (self.plan.pipeline_depth + if self.families.block { 4 } else { 0 }) {
+            if load.owed > clients * (self.plan.pipeline_depth + if self.families.block { 100 } else { 0 }) {
                 self.truth.wrong.get_or_insert(format!("{} replies are owed", load.owed));
             }
             if self.plan.lane_buffer_max > 1 << 20 && load.lane_bytes > load.lanes * (self.plan.lane_buffer_max + largest) {
