@@ -37,7 +37,7 @@ impl World {
                 continue;
             }
             let client = &self.clients[index];
-            if client.left == 0 || client.compares {
+            if client.left == 0 || client.compares || client.awaits_name {
                 break;
             }
             self.clients[index].left -= 1;
@@ -157,7 +157,8 @@ impl World {
             80..=86 => self.ask_script(index),
             87..=88 => self.request(index, &[b"PING", text.as_bytes()], Some(Expect::Exact(bulk(&text))), false, true),
             89..=90 => self.request(index, &[b"ECHO", text.as_bytes()], Some(Expect::Exact(bulk(&text))), false, true),
-            91 => {
+            // A node is asked whether its user may be silent, and may not answer in time.
+            91 if !self.families.auth => {
                 self.request(index, &[b"CLIENT", b"REPLY", b"SKIP"], None, false, true);
                 let key = self.key(index, 'l');
                 let text = tag_text((index as u32, self.clients[index].seq));

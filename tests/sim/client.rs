@@ -139,6 +139,7 @@ pub struct Client {
     pub planned: VecDeque<Planned>,
     /// It asks nothing before it has an answer.
     pub compares: bool,
+    pub awaits_name: bool,
     pub watch_failed: bool,
     /// A command of its transaction was not queued, for no fault of its own.
     pub spoiled: bool,
@@ -177,6 +178,7 @@ impl Client {
             role: Role::Worker,
             planned: VecDeque::new(),
             compares: false,
+            awaits_name: false,
             watch_failed: false,
             spoiled: false,
             confused: false,
@@ -191,7 +193,12 @@ impl Client {
 
     /// Whether it has asked and heard all that it wanted.
     pub fn is_done(&self) -> bool {
-        self.left == 0 && self.owed.is_empty() && self.planned.is_empty() && !self.compares && !self.ears.are_owed()
+        self.left == 0
+            && self.owed.is_empty()
+            && self.planned.is_empty()
+            && !self.compares
+            && !self.awaits_name
+            && !self.ears.are_owed()
     }
 
     pub fn is_scanning(&self) -> bool {

@@ -11,7 +11,7 @@ use keyway::cluster::{Addr, Node as MapNode, OpenSlot, Persona, Role, Slot, Slot
 use crate::{
     channels::{self, Channels, Message, Topic},
     node::Outcome,
-    plan::Plan,
+    plan::{Families, Plan},
     shard::{Popped, Shard, Value},
     waiting::{self, Waiter},
 };
@@ -99,6 +99,8 @@ pub struct Cluster {
     pub valkey: bool,
     /// The default user needs a password.
     pub locked: bool,
+    /// And the proxy knows; else its clients ride lanes of its own account, which is the default user's.
+    pub tells_of_lock: bool,
     /// What the nodes say unasked, to be carried to the connections.
     pub said: Vec<Said>,
     /// What was published at one node and another has not heard of: from, to, channel, payload.
@@ -190,6 +192,7 @@ impl Cluster {
             full_coverage: plan.full_coverage,
             valkey: plan.valkey,
             locked: plan.auth,
+            tells_of_lock: Families::wanted().auth,
             said: Vec::new(),
             bus: Vec::new(),
             timeouts: Vec::new(),
@@ -297,6 +300,7 @@ impl Cluster {
             .filter(|(_, _, owner)| *owner != u16::MAX)
             .collect();
         let mut map = SlotMap::new(version, asked_at_us, nodes, &ranges, self.persona.clone());
+        map.default_locked = self.locked && self.tells_of_lock;
         for (shard, (unit, to)) in
             self.shards.iter().enumerate().flat_map(|(index, shard)| shard.migrating.iter().map(move |open| (index, open)))
         {

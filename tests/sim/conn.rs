@@ -53,8 +53,10 @@ pub struct Conn {
     pub waits: Option<usize>,
     /// MULTI was queued, and EXEC was not.
     pub in_multi: bool,
-    /// No blocking command was queued yet.
+    /// Nothing but its greeting was queued yet.
     pub fresh: bool,
+    /// When the engine heard something last.
+    pub heard_at: u64,
     /// A blocking command was queued whose answer the engine has not heard.
     pub leased: bool,
     /// What was queued behind MULTI, until EXEC.
@@ -86,6 +88,7 @@ impl World {
             waits: None,
             in_multi: false,
             fresh: true,
+            heard_at: 0,
             leased: false,
             unit: Vec::new(),
             answered: 0,
@@ -200,6 +203,7 @@ impl World {
         let conn = &mut self.conns[index];
         let bytes = conn.from_node.take(count);
         conn.heard += count as u64;
+        conn.heard_at = self.now;
         let (engine, lane) = (conn.engine, conn.lane);
         let mut heard = Vec::new();
         while conn.replies.front().is_some_and(|(end, _)| *end <= conn.heard) {
@@ -209,7 +213,10 @@ impl World {
             match told {
                 Told::Reply(attempt) => self.truth.reply_seen(attempt),
                 Told::Popped(element) => self.pops.heard(&element),
-                Told::Message(message) => self.message_heard(engine, message),
+                Told::Message(message) => {
+                    let user = self.conns[index].caller.user;
+                    self.message_heard(engine, user, message);
+                }
                 Told::Waited => self.conns[index].leased = false,
             }
         }

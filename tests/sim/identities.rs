@@ -43,7 +43,7 @@ impl World {
             users.push(Some(user));
             self.clients[index].names.push((seq, users));
             // Often it waits until it is somebody.
-            self.clients[index].compares = self.random.bool();
+            self.clients[index].awaits_name = self.random.bool();
         }
         let planned = Planned { args, expect, write: false };
         self.ask_planned(index, planned);
@@ -60,7 +60,7 @@ impl World {
     pub fn named(&mut self, index: usize, seq: u32, user: Option<User>) {
         self.named += u64::from(user.is_some());
         let client = &mut self.clients[index];
-        client.compares = false;
+        client.awaits_name = false;
         let Some(place) = client.names.iter().position(|(since, _)| *since == seq) else { return };
         let before = if place == 0 { vec![users::unnamed(&self.cluster)] } else { client.names[place - 1].1.clone() };
         client.names[place].1 = user.map_or(before, |user| vec![Some(user)]);

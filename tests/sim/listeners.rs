@@ -7,8 +7,10 @@ use keyway::resp::{View, view};
 use crate::{
     channels::{self, Kind, Message, Topic, matches, publish, publish_in_shard},
     client::{Expect, Life, Owed, Role},
+    conn::Conn,
     tags::{channel_object, tag_text},
     units::words,
+    users::User,
     world::{What, World},
 };
 
@@ -19,6 +21,8 @@ pub struct Listening {
     on: bool,
     /// Requests about it that are not answered.
     open: u32,
+    /// In whose name it may have begun to listen.
+    users: Vec<Option<User>>,
     /// What its engine has heard and it has not; `true` for what it must hear.
     due: VecDeque<(Message, bool)>,
 }
@@ -65,10 +69,10 @@ type Bus = VecDeque<(String, Vec<u8>)>;
 /// What engines listen to, as the nodes know it.
 #[derive(Default)]
 pub struct Upstream {
-    /// When an engine lost a topic against its will.
-    lost: HashMap<(usize, Topic), u64>,
-    /// What an engine has heard already.
-    heard: HashSet<(usize, Message)>,
+    /// When an engine lost a user's topic against its will.
+    lost: HashMap<(usize, Option<User>, Topic), u64>,
+    /// What an engine has heard already for a user.
+    heard: HashSet<(usize, Option<User>, Message)>,
     bus: HashMap<(usize, usize), Bus>,
     pub published: u64,
     pub told: u64,
@@ -132,6 +136,7 @@ impl World {
             args.extend(topics.iter().map(|topic| topic.1.clone().into_bytes()));
         }
         let mut expects = Vec::new();
+        let users = self.users_at(index, self.clients[index].seq);
         for topic in &topics {
             let ears = &mut self.clients[index].ears;
             if begins {
@@ -140,7 +145,11 @@ impl World {
                 ears.asked.remove(topic)
             };
             let count = ears.count(kind);
-            ears.topics.entry(topic.clone()).or_default().open += 1;
+            let listening = ears.topics.entry(topic.clone()).or_default();
+            listening.open += 1;
+            if begins && !listening.on {
+                listening.users.clone_from(&users);
+            }
             let name = (!all).then(|| topic.1.clone());
             expects.push(Expect::Confirmed { word, kind, name, count, begins });
         }
@@ -278,14 +287,18 @@ impl World {
     }
 
     /// An engine has heard a message: every client of its that listens is to hear it, once.
-    pub fn message_heard(&mut self, engine: usize, message: Message) {
-        if !self.upstream.heard.insert((engine, message.clone())) {
+    pub fn message_heard(&mut self, engine: usize, user: Option<User>, message: Message) {
+        if !self.upstream.heard.insert((engine, user, message.clone())) {
             return;
         }
+        let by_user = self.families.auth;
         for client in self.clients.iter_mut().filter(|client| client.engine == engine && client.life != Life::Closed) {
             let open = client.life == Life::Open;
-            if let Some(listening) = client.ears.topics.get_mut(&message.topic).filter(|listening| listening.is_possible()) {
-                let must = listening.is_certain() && open;
+            let topic = client.ears.topics.get_mut(&message.topic);
+            if let Some(listening) =
+                topic.filter(|listening| listening.is_possible() && (!by_user || listening.users.contains(&user)))
+            {
+                let must = listening.is_certain() && open && (!by_user || listening.users.len() == 1);
                 listening.due.push_back((message.clone(), must));
             }
         }
@@ -295,22 +308,24 @@ impl World {
     pub fn note_listeners(&mut self) {
         for (conn, topic) in std::mem::take(&mut self.cluster.listened) {
             // A later loss is another one; and who ends it itself has lost nothing.
-            self.upstream.lost.remove(&(self.conns[conn].engine, topic));
+            let conn = &self.conns[conn];
+            self.upstream.lost.remove(&(conn.engine, conn.caller.user, topic));
         }
     }
 
     /// A connection on which an engine listens has ended, or its sharded channel has left the node.
-    pub fn topic_lost(&mut self, engine: usize, topic: Topic) {
-        self.upstream.lost.insert((engine, topic), self.now);
+    pub fn topic_lost(&mut self, index: usize, topic: Topic) {
+        let conn = &self.conns[index];
+        self.upstream.lost.insert((conn.engine, conn.caller.user, topic), self.now);
     }
 
     pub fn lane_of_listeners_ends(&mut self, index: usize) {
-        let (engine, node) = (self.conns[index].engine, self.conns[index].node);
+        let node = self.conns[index].node;
         let channels = &self.cluster.nodes[node].channels;
         let own = |listeners: &Vec<(usize, keyway::resp::Proto)>| listeners.iter().any(|(conn, _)| *conn == index);
         let topics: Vec<Topic> =
             channels.iter().filter(|(_, listeners)| own(listeners)).map(|(topic, _)| topic.clone()).collect();
-        topics.into_iter().for_each(|topic| self.topic_lost(engine, topic));
+        topics.into_iter().for_each(|topic| self.topic_lost(index, topic));
     }
 
     /// A message was published: every engine with a client that surely listens must listen itself, or be about to do so again.
@@ -326,12 +341,17 @@ impl World {
         let mut missing = None;
         for (index, client) in self.clients.iter().enumerate().filter(|(_, client)| client.life == Life::Open) {
             let topics = client.ears.topics.iter().filter(|(topic, listening)| is_about(topic) && listening.is_certain());
-            for (topic, _) in topics {
+            for (topic, listening) in topics {
+                // In whose name is known for certain, or not looked at.
+                let [user] = listening.users[..] else { continue };
+                let is_own =
+                    |conn: &Conn| conn.engine == client.engine && conn.open && (!self.families.auth || conn.caller.user == user);
                 let listens = self.cluster.nodes.iter().any(|node| {
                     let listeners = node.channels.get(topic).map(Vec::as_slice).unwrap_or_default();
-                    listeners.iter().any(|(conn, _)| self.conns[*conn].engine == client.engine && self.conns[*conn].open)
+                    listeners.iter().any(|(conn, _)| is_own(&self.conns[*conn]))
                 });
-                let lost = self.upstream.lost.get(&(client.engine, topic.clone()));
+                let lost = User::ALL.into_iter().map(Some).filter(|other| !self.families.auth || *other == user);
+                let lost = lost.filter_map(|user| self.upstream.lost.get(&(client.engine, user, topic.clone()))).max();
                 let late = |since: u64| self.now > since + GAP_US_MAX;
                 let excused = lost.is_some_and(|lost| !late(*lost) || self.calm_since.is_none_or(|calm| !late(calm)));
                 if !listens && !excused {

@@ -224,8 +224,9 @@ impl World {
         let Some(at) = timeout_at(args).filter(|_| !self.conns[index].in_multi) else { return };
         self.conns[index].leased = true;
         let Some(left) = timeout_us(&args[at]) else { return };
-        // What goes out on a new lane was written when the lane was wanted.
-        let now = if fresh { self.conns[index].dialled } else { self.now };
+        // What goes out when a lane opens was written when the lane was wanted.
+        let opens = fresh && self.conns[index].heard_at == self.now;
+        let now = if opens { self.conns[index].dialled } else { self.now };
         let Some(((client, seq), _)) = tag_of(args) else { return };
         let Some(wait) = self.pops.waits.get(&(client, seq)) else {
             self.pops.waits.insert((client, seq), Wait { queued: now, timeout_us: left });

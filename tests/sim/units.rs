@@ -123,10 +123,10 @@ impl World {
             2..=4 => (words(&["RPUSH", &key("l"), &text]), Expect::Pushed(key("l"))),
             5 => (words(&["GET", &key("k")]), Expect::Text(key("k"))),
             6 => {
-                let key = format!("{{{name}}}c{index}n");
+                let counter = format!("{{{name}}}c{index}n");
                 match self.may_be_bob(index) {
-                    true => (words(&["GET", &key]), Expect::Number),
-                    false => (words(&["INCR", &key]), Expect::Counter(key)),
+                    true => (words(&["GET", &key("k")]), Expect::Text(key("k"))),
+                    false => (words(&["INCR", &counter]), Expect::Counter(counter)),
                 }
             }
             7 => (words(&["MGET", &key("k"), &key("p")]), Expect::Lasting(vec![key("k"), key("p")])),

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Every node knows these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum User {
     Default,
     Alice,

@@ -134,8 +134,7 @@ impl World {
                 }
                 Word::Message(message) => conn.replies.push_back((conn.answered, Told::Message(message))),
                 Word::Left(topic) => {
-                    let engine = conn.engine;
-                    self.topic_lost(engine, topic);
+                    self.topic_lost(index, topic);
                 }
                 Word::Close => self.later(0, What::HangUp(index)),
             }

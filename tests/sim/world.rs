@@ -125,7 +125,8 @@ impl World {
             node_timeout_us: plan.node_timeout_us,
             auth: plan.auth.then(|| Auth { username: None, password: "secret".into() }),
             // With a password the nodes are behind the proxy's account; without, clients are their default user.
-            identity: if plan.auth { Identity::Proxy(Arc::default()) } else { Identity::Passthrough },
+            // Where users are not tried, all clients ride the proxy's own account.
+            identity: if plan.auth && !Families::wanted().auth { Identity::Proxy(Arc::default()) } else { Identity::Passthrough },
             ..Settings::default()
         };
         let drivers = (0..plan.engines).map(|index| Driver {
