@@ -81,6 +81,21 @@ impl Engine {
         Some(self.channel_target(spans.get(1)?.of(frame)))
     }
 
+    /// Where a message of a transaction goes, and what is to be corrected about its count.
+    pub(in crate::engine) fn message_target(&self, frame: &[u8]) -> (Target, Option<Receivers>) {
+        let spans = spans_of(frame).unwrap_or_default();
+        let [name, channel, ..] = &spans[..] else { return (Target::Any(Slot::of(frame)), None) };
+        let channel = channel.of(frame);
+        let (kind, target) = match name.of(frame) {
+            [b'S' | b's', ..] => (Kind::Shard, Target::Slot(Slot::of(channel))),
+            _ => (Kind::Channel, self.channel_target(channel)),
+        };
+        let node = self.resolve(target);
+        let receivers =
+            node.and_then(|node| self.pubsub.registry.receivers(kind, channel, &self.table.nodes[usize::from(node.0)].id));
+        (target, receivers)
+    }
+
     /// As any command with a key, but for the count. `None`: nothing is to be corrected.
     pub(in crate::engine) fn publish_sharded(&mut self, index: u32, frame: &[u8], channel: &[u8]) -> Option<Result<(), Pause>> {
         if self.pubsub.registry.is_empty() {

@@ -16,39 +16,43 @@ use super::{
         merge::{Job, Merge, Part, integer},
         persona,
         pipe::LARGE_FRAME,
+        pubsub::Receivers,
         pump::{could_be_refusal, spans_of},
         send::{BULK_FRAME, NotNow, Target},
         session::{Pause, Session, State},
         split::PartWriter,
     },
     ABORTED, EXEC, MULTI,
+    messages::counted,
     queue::{ItemKind, Queued},
 };
 
 /// A transaction that is put together from parts.
 #[derive(Debug)]
 pub struct ExecJob {
-    queued: Queued,
-    /// In the order in which they are sent: those that watch first, one by one, then all others at once.
-    groups: Vec<Group>,
+    pub(super) queued: Queued,
+    /// In the order in which they are sent: those that watch first, one by one, then all others at once, then messages.
+    pub(super) groups: Vec<Group>,
     /// How many of them are answered.
-    answered: usize,
+    pub(super) answered: usize,
 }
 
 /// What goes to one slot, as one unit.
 #[derive(Debug)]
-struct Group {
+pub(super) struct Group {
     slot: Option<Slot>,
     /// The lane that watches keys of this slot, and whether the node serves it behind ASKING only.
     watch: Option<(LaneId, bool)>,
-    pieces: Vec<Piece>,
+    pub(super) pieces: Vec<Piece>,
+    /// A message instead of commands, and what is to be corrected about its count.
+    pub(super) message: Option<Option<Receivers>>,
     reply: Vec<u8>,
 }
 
 /// One element of a unit's reply, and which command of the client's it belongs to.
 #[derive(Debug)]
-struct Piece {
-    item: usize,
+pub(super) struct Piece {
+    pub(super) item: usize,
     /// Of a command that is split: which of its keys.
     keys: Vec<usize>,
 }
@@ -58,7 +62,17 @@ pub(in super::super) const LANE_LOST: &[u8] = b"-LANELOST\r\n";
 
 impl Group {
     fn new(slot: Option<Slot>, watch: Option<(LaneId, bool)>) -> Self {
-        Group { slot, watch, pieces: Vec::new(), reply: Vec::new() }
+        Group { slot, watch, pieces: Vec::new(), message: None, reply: Vec::new() }
+    }
+
+    fn of_message(item: usize) -> Self {
+        let pieces = vec![Piece { item, keys: Vec::new() }];
+        Group { slot: None, watch: None, pieces, message: Some(None), reply: Vec::new() }
+    }
+
+    /// Whether commands are in it.
+    fn executes(&self) -> bool {
+        self.message.is_none() && !self.pieces.is_empty()
     }
 
     /// Whether the node refused the unit because a watched key changed, or its slot is not there any more: both end a WATCH.
@@ -94,7 +108,7 @@ impl Engine {
             watched.iter().map(|watched| Group::new(Some(watched.slot), Some((watched.lane, watched.asking)))).collect();
         distribute(&queued, &mut groups);
         // A slot that is only watched is asked before anything is done.
-        groups.sort_by_key(|group| (group.watch.is_none(), !group.pieces.is_empty()));
+        groups.sort_by_key(|group| (group.message.is_some(), group.watch.is_none(), !group.pieces.is_empty()));
         let mut job = ExecJob { queued, groups, answered: 0 };
         if job.groups.is_empty() {
             let mut out = Vec::new();
@@ -118,11 +132,7 @@ impl Engine {
         }
         let bulk = queued.frames.len() + EXEC.len() >= BULK_FRAME;
         let slot = queued.slot.as_ref().map(|(slot, _)| *slot);
-        let target = match (slot, queued.channel) {
-            (Some(slot), _) => Target::Slot(slot),
-            (None, Some(channel)) => Target::Any(channel),
-            (None, None) => Target::Any(self.any_slot(index)),
-        };
+        let target = slot.map_or(Target::Any(self.any_slot(index)), Target::Slot);
         let alone = slot.filter(|slot| bulk || self.table.is_moving(*slot, self.now));
         match slot {
             Some(slot) if !self.settled(index) || alone.is_some() => self.nothing_unfinished(index, slot)?,
@@ -154,13 +164,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Sends the next units: the next one that watches, or all that are left.
+    /// Sends the next units: the next one that watches, or all that are left, or then the messages.
     pub(in super::super) fn exec_stage(&mut self, merge: u32) {
         let entry = &self.merges[merge as usize];
         let (client, seq, proto) = (entry.client, entry.seq, entry.via.proto);
         let Job::Exec(job) = &entry.job else { return };
+        if job.groups[job.answered].message.is_some() {
+            return self.message_stage(merge);
+        }
         let mut units = Vec::new();
-        for group in &job.groups[job.answered..] {
+        for group in job.groups[job.answered..].iter().filter(|group| group.message.is_none()) {
             units.push((group.slot, group.watch, write_unit(&job.queued, group, proto)));
             if group.watch.is_some() {
                 break;
@@ -196,16 +209,19 @@ impl Engine {
         let Job::Exec(mut job) = std::mem::replace(&mut merge.job, Job::Sum) else { return true };
         for part in 0..merge.parts.len() {
             let place = job.answered + part;
-            job.groups[place].reply = merge.reply(part).to_vec();
+            job.groups[place].reply = match &job.groups[place].message {
+                Some(Some(receivers)) => counted(*receivers, merge.reply(part)),
+                _ => merge.reply(part).to_vec(),
+            };
             if let Some((lane, _)) = job.groups[place].watch {
                 self.end_watch(lane);
             }
         }
         job.answered += merge.parts.len();
         // As long as nothing was carried out, a watched key that changed ends it all, and so does an error.
-        let idle = job.groups[..job.answered - merge.parts.len()].iter().all(|group| group.pieces.is_empty());
         let last = &job.groups[job.answered - 1];
-        let alone = job.groups.iter().filter(|group| !group.pieces.is_empty()).count() <= 1;
+        let idle = last.message.is_none() && !job.groups[..job.answered - merge.parts.len()].iter().any(Group::executes);
+        let alone = job.groups.iter().filter(|group| group.executes()).count() <= 1;
         if idle && last.watch_failed() {
             encode::null_array(out, merge.via.proto);
         } else if idle && (alone || last.watch.is_some()) && !matches!(view(&last.reply), Some(View::Array(_))) {
@@ -275,12 +291,15 @@ fn distribute(queued: &Queued, groups: &mut Vec<Group>) {
         })
     };
     // Commands without keys go with the first slot, also when they come before it.
-    if let Some(first) = queued.items.iter().find_map(|item| item.slot) {
+    let commands = || queued.items.iter().filter(|item| item.kind != ItemKind::Message);
+    if let Some(first) = commands().find_map(|item| item.slot) {
         place_of(Some(first), groups);
     }
+    let mut messages = Vec::new();
     for (item, command) in queued.items.iter().enumerate() {
         match command.kind {
             ItemKind::Own | ItemKind::Hello => {}
+            ItemKind::Message => messages.push(Group::of_message(item)),
             ItemKind::Split(kind) => {
                 for (slot, keys) in keys_by_slot(kind, queued.frame(item)) {
                     let place = place_of(Some(slot), groups);
@@ -293,6 +312,7 @@ fn distribute(queued: &Queued, groups: &mut Vec<Group>) {
             }
         }
     }
+    groups.append(&mut messages);
 }
 
 /// The keys of a split command, by their numbers, in order of their slots.
@@ -362,7 +382,10 @@ fn write_hello(out: &mut Vec<u8>, proto: Proto) {
 /// For each command its elements: one, or one for each of its slots with the numbers of the keys there.
 fn elements_of(job: &ExecJob) -> Vec<Vec<(&[usize], &[u8])>> {
     let mut elements: Vec<Vec<(&[usize], &[u8])>> = vec![Vec::new(); job.queued.items.len()];
-    for group in &job.groups {
+    for group in job.groups.iter().filter(|group| group.message.is_some()) {
+        elements[group.pieces[0].item].push((&group.pieces[0].keys, &group.reply));
+    }
+    for group in job.groups.iter().filter(|group| group.message.is_none()) {
         let hellos: Vec<usize> = changes_of(&job.queued);
         let mut array = match view(&group.reply) {
             Some(View::Array(array)) => Some(array),

@@ -7,6 +7,7 @@
 
 mod check;
 mod exec;
+mod messages;
 mod queue;
 mod watch;
 

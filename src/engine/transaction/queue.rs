@@ -25,8 +25,6 @@ pub struct Queued {
     pub(super) items: Vec<Item>,
     /// The first slot that was named, with its key; also by WATCH.
     pub(super) slot: Option<(Slot, Vec<u8>)>,
-    /// Of the first PUBLISH: a transaction without keys goes the way of that channel's messages.
-    pub(super) channel: Option<Slot>,
     /// A command was refused: EXEC will answer EXECABORT.
     pub(super) refused: bool,
     /// Every command goes as it is, to one slot or to any node, and its answer is passed on as it is.
@@ -60,11 +58,13 @@ pub(super) enum ItemKind {
     Hello,
     /// That of several slots, put together.
     Split(SplitKind),
+    /// A message, which is published when all else is done.
+    Message,
 }
 
 impl Queued {
     pub(super) fn new(slot: Option<(Slot, Vec<u8>)>) -> Self {
-        Queued { frames: MULTI.to_vec(), items: Vec::new(), slot, channel: None, refused: false, plain: true, loaded: Vec::new() }
+        Queued { frames: MULTI.to_vec(), items: Vec::new(), slot, refused: false, plain: true, loaded: Vec::new() }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -200,12 +200,7 @@ impl Engine {
                 queued.push(substitute.as_deref().unwrap_or(frame), Some(slot), kind);
             }
             Keyed::Many(split) => queued.push(frame, None, ItemKind::Split(split)),
-            Keyed::None | Keyed::Refused(_) => {
-                if command.name == "PUBLISH" {
-                    queued.channel.get_or_insert(Slot::of(spans[1].of(frame)));
-                }
-                queued.push(substitute.as_deref().unwrap_or(frame), None, kind);
-            }
+            Keyed::None | Keyed::Refused(_) => queued.push(substitute.as_deref().unwrap_or(frame), None, kind),
         }
         self.reply_now(index, b"+QUEUED\r\n");
         Ok(())
@@ -406,6 +401,7 @@ fn kind_of(command: &Command, arguments: usize, unknown: bool) -> ItemKind {
             "COMMAND" if arguments == 1 => ItemKind::CommandList,
             "COMMAND|COUNT" if arguments == 2 => ItemKind::CommandCount,
             "COMMAND|LIST" => ItemKind::CommandNames,
+            "PUBLISH" | "SPUBLISH" => ItemKind::Message,
             _ => ItemKind::Plain,
         },
     }

@@ -359,3 +359,34 @@ fn slots_apart_are_refused_or_go_each_by_itself() {
     let why = "-EXECABORT Transaction discarded because of previous errors. (proxy: a node said: OOM x)\r\n";
     assert_eq!(world.told(), format!("*4\r\n*0\r\n+b2\r\n{why}+b3\r\n"), "a part that fails is told in its place");
 }
+
+#[test]
+fn a_message_goes_out_when_the_commands_are_carried_out() {
+    let mut world = World::prepared(CrossSlot::Reject, "SET a 1; PUBLISH c m");
+    world.send("MULTI; PUBLISH c first; SET a 1; PUBLISH c second; EXEC");
+    assert_eq!(world.reads(), "; MULTI ; SET a 1 ; EXEC");
+    world.answers("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
+    assert_eq!(world.reads(), "; PUBLISH c first ; PUBLISH c second");
+    world.answers(":3\r\n:4\r\n");
+    assert_eq!(world.told(), "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n:3\r\n+OK\r\n:4\r\n");
+}
+
+#[test]
+fn a_message_of_a_transaction_that_is_not_carried_out_is_nobodys() {
+    let mut world = World::prepared(CrossSlot::Reject, "SET a 1; PUBLISH c m");
+    world.send("MULTI; SET a 1; PUBLISH c m; EXEC");
+    assert_eq!(world.reads(), "; MULTI ; SET a 1 ; EXEC");
+    world.answers("+OK\r\n-OOM command not allowed\r\n-EXECABORT Transaction discarded because of previous errors.\r\n");
+    assert_eq!(world.reads(), "");
+    let told = world.told();
+    assert!(told.contains("-EXECABORT"), "{told}");
+}
+
+#[test]
+fn messages_alone_need_no_unit() {
+    let mut world = World::prepared(CrossSlot::Reject, "PUBLISH c m");
+    world.send("MULTI; PUBLISH c m; EXEC");
+    assert_eq!(world.reads(), "; PUBLISH c m");
+    world.answers(":0\r\n");
+    assert_eq!(world.told(), "+OK\r\n+QUEUED\r\n*1\r\n:0\r\n");
+}
