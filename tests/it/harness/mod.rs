@@ -2,8 +2,10 @@
 
 pub mod client;
 pub mod cluster;
+pub mod moves;
 pub mod over;
 pub mod process;
+pub mod programs;
 pub mod proxy;
 pub mod servers;
 pub mod text;

@@ -156,6 +156,10 @@ impl Standalone {
         Standalone { process, _folder: folder }
     }
 
+    pub fn port(&self) -> u16 {
+        self.process.port
+    }
+
     pub fn client(&self) -> Client {
         self.process.client()
     }
