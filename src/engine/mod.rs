@@ -23,6 +23,7 @@ mod info;
 mod intake;
 mod lane;
 mod local;
+mod lost;
 mod merge;
 mod merge_replies;
 mod modes;
