@@ -425,10 +425,9 @@ impl Engine {
             return Move::Wait { until: deadline };
         }
         if let Some(confirm) = retry.confirm.clone() {
-            let Some(map) = self.table.map.as_ref().filter(|map| map.asked_at_us > confirm.since) else {
+            if self.table.map.as_ref().is_none_or(|map| map.asked_at_us <= confirm.since) {
                 return Move::Wait { until: deadline };
-            };
-            debug_assert!(map.asked_at_us <= now);
+            }
             let confirmed = self.table.find(&confirm.addr);
             let retry = &mut self.retries[place as usize];
             retry.confirm = None;
