@@ -76,6 +76,14 @@ impl Process {
         String::from_utf8_lossy(&bytes[tail..]).into_owned()
     }
 
+    /// Where it panicked: the place, the message and what stands behind it.
+    fn panics(&self) -> Vec<String> {
+        let log = String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        let places = lines.iter().enumerate().filter(|(_, line)| line.contains(" panicked at "));
+        places.map(|(at, _)| lines[at..lines.len().min(at + 60)].join("\n")).collect()
+    }
+
     /// Resident memory in bytes.
     pub fn rss_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
@@ -93,11 +101,16 @@ impl Drop for Process {
     fn drop(&mut self) {
         let died_early = self.ended();
         self.kill();
+        let panics = if self.under_test { self.panics() } else { Vec::new() };
         if std::thread::panicking() && (self.under_test || died_early.is_some()) {
             let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
             eprintln!("--- {} (ended by itself: {died_early:?}), last lines of its log:", self.name);
             tail.iter().rev().for_each(|line| eprintln!("    {line}"));
+            panics.iter().for_each(|panic| eprintln!("--- it panicked:\n{panic}"));
+        } else {
+            // What a task of it lost may not have shown in any reply.
+            assert!(panics.is_empty(), "{} panicked:\n{}", self.name, panics.join("\n"));
         }
     }
 }
