@@ -1,7 +1,7 @@
 //! A cluster of real servers, formed with the cluster's own commands.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::process::Folder;
 use super::servers::ServerProcess;
@@ -300,8 +300,30 @@ impl Cluster {
         self.wait_for(|cluster| cluster.agreement().and_then(|()| cluster.readiness()));
     }
 
+    /// `CLUSTER FAILOVER`: the replica and its master change places in peace.
+    pub fn change_places(&self, replica: usize) {
+        let mut client = self.member(replica).client();
+        let mut asked: Option<Instant> = None;
+        self.wait_for(|cluster| {
+            let view = cluster.view_of(replica);
+            if view.iter().find(|node| node.id == cluster.member(replica).id).expect("all know all").is_master() {
+                return Ok(());
+            }
+            // A server gives a failover up after 5 s, on a busy machine before it has begun: an operator would ask again.
+            if asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(7)) {
+                let reply = client.call(&["CLUSTER", "FAILOVER"]);
+                if reply != Reply::ok() {
+                    return Err(reply.text());
+                }
+                asked = Some(Instant::now());
+            }
+            Err(format!("{view:?}"))
+        });
+        self.wait_for_agreement();
+    }
+
     /// Waits until `check` finds the cluster in the state it is after.
-    pub fn wait_for<T>(&self, check: impl Fn(&Cluster) -> Result<T, String>) -> T {
+    pub fn wait_for<T>(&self, mut check: impl FnMut(&Cluster) -> Result<T, String>) -> T {
         wait_until("the cluster", || check(self))
     }
 

@@ -74,18 +74,3 @@ fn next_within(client: &mut Client, patience: Duration) -> Option<Reply> {
     client.set_timeout(patience);
     client.receive().ok()
 }
-
-/// `CLUSTER FAILOVER`: the replica and its master change places in peace.
-fn change_places(cluster: &Cluster, replica: usize) {
-    let mut client = cluster.member(replica).client();
-    wait_until("the failover to begin", || {
-        let reply = client.call(&["CLUSTER", "FAILOVER"]);
-        if reply == Reply::ok() { Ok(()) } else { Err(reply.text()) }
-    });
-    wait_until("the roles to change", || {
-        let view = cluster.view();
-        let heir = view.iter().find(|node| node.id == cluster.member(replica).id).expect("all know all");
-        if heir.is_master() { Ok(()) } else { Err(format!("{view:?}")) }
-    });
-    cluster.wait_for_agreement();
-}

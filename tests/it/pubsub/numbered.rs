@@ -9,7 +9,7 @@ use crate::harness::over::{Over, join};
 use crate::harness::{Cluster, Proxy, Reply, Server, wait_until};
 use crate::reshard::{MOVED_SLOTS, migrate_slots, redis_cli_reshard};
 
-use super::{BETWEEN_MOVES, Told, change_places, fill_slots, subscribe, wait_for_bus};
+use super::{BETWEEN_MOVES, Told, fill_slots, subscribe, wait_for_bus};
 
 /// How each subscriber subscribes: protocol, command, and what it adds to the channels' tags.
 const SUBSCRIBERS: [(&str, &str, &str); 6] = [
@@ -175,7 +175,7 @@ fn places_change(server: Server) {
     wait_for_bus(&cluster);
     let proxy = Proxy::start_with(&cluster, &[("retry.deadline", "45s")]);
     let load = Load::new(proxy.port, Gaps::Never);
-    under_load(&load, || [3, 4, 0].into_iter().for_each(|replica| change_places(&cluster, replica)));
+    under_load(&load, || [3, 4, 0].into_iter().for_each(|replica| cluster.change_places(replica)));
     println!("{server:?}: 3 planned failovers under {} messages, none missed", load.published.load(Ordering::Relaxed));
 }
 

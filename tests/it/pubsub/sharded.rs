@@ -9,7 +9,7 @@ use crate::harness::over::{Over, join};
 use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
 use crate::reshard::{MOVED_SLOTS, migrate_slots, redis_cli_reshard};
 
-use super::{BETWEEN_MOVES, Told, change_places, fill_slots, subscribe};
+use super::{BETWEEN_MOVES, Told, fill_slots, subscribe};
 
 const SUBSCRIBERS: [&str; 4] = ["2", "3", "2", "3"];
 const END: &str = "end";
@@ -140,7 +140,7 @@ fn places_change(server: Server) {
         Cluster::start(server, ClusterOptions { node_timeout: Duration::from_secs(10), ..ClusterOptions::with_failover() });
     let proxy = Proxy::start_with(&cluster, &[("retry.deadline", "45s")]);
     let (published, missed) =
-        under_load(proxy.port, |_| [3, 4, 0].into_iter().for_each(|replica| change_places(&cluster, replica)));
+        under_load(proxy.port, |_| [3, 4, 0].into_iter().for_each(|replica| cluster.change_places(replica)));
     println!("{server:?}: 3 planned failovers under {published} messages; each subscriber missed {missed:?}");
 }
 
