@@ -61,6 +61,18 @@ impl SlotMap {
         SlotMap { version, nodes, open_slots, persona, default_locked, asked_at_us, owners, by_addr }
     }
 
+    /// The same map, but these slots belong to the nodes with these ids, and are open no more. Ids that it does not hold are passed over.
+    pub fn with_owners(&self, moved: &[(Slot, std::sync::Arc<str>)]) -> SlotMap {
+        let mut map = self.clone();
+        for (slot, id) in moved {
+            if let Some(index) = self.find_id(id) {
+                map.owners[slot.index()] = index;
+                map.open_slots.retain(|open| open.slot != *slot);
+            }
+        }
+        map
+    }
+
     /// The node that owns a slot.
     pub fn owner(&self, slot: Slot) -> Option<u16> {
         let node = self.owners[slot.index()];

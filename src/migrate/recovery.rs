@@ -103,6 +103,9 @@ pub fn next(seen: Observed, resumed: bool) -> Step {
             _ if seen.source_has_keys => Step::Drain,
             _ => Step::Own,
         },
+        // Redis 6.2 to 7.2, when the source's shard has failed over: the target leaves the slot that it imports to nobody, counts it as
+        // missing and refuses everything.
+        (Source, Owner::Nobody) if seen.target_mark != Mark::None => Step::CloseTarget,
         // The target says that it is its own: what is missing is that the others hear of it.
         (Source, Target) if seen.source_has_keys => Step::Stop(Trouble::OrphansAtSource),
         (Source, Target) => Step::Clear,
@@ -243,6 +246,12 @@ mod tests {
             Observed { source_mark: Mark::Stale, ..open },
             true,
             Step::OpenSource,
+        );
+        check(
+            "the source failed over, the target counts the slot as nobody's",
+            Observed { owner_at_target: Owner::Nobody, source_mark: Mark::None, target_mark: Mark::Stale, ..open },
+            true,
+            Step::CloseTarget,
         );
         check("in the middle", Observed { target_has_keys: true, ..open }, true, Step::Drain);
         check("all keys have moved", Observed { source_has_keys: false, target_has_keys: true, ..open }, true, Step::Own);

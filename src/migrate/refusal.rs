@@ -31,7 +31,9 @@ impl Cause {
     pub fn reason(self) -> &'static str {
         match self {
             Cause::OutOfMemory => "the target is out of memory: raise its maxmemory, then PROXY MIGRATE RESUME",
-            Cause::Credentials => "the target refuses the proxy's account on connections of the source: give it the same user and password",
+            Cause::Credentials => {
+                "the target refuses the proxy's account on connections of the source: give it the same user and password"
+            }
             Cause::Permission => "the target's ACL denies RESTORE-ASKING (or SELECT) to the proxy's account",
             Cause::Unreadable => "the target cannot read a value that the source wrote: it is older, or lacks a module",
         }
@@ -78,10 +80,16 @@ mod tests {
         check("ERR Target instance replied with error: BUSYKEY Target key name already exists.", Moved::Busy);
         let oom = "ERR Target instance replied with error: OOM command not allowed when used memory > 'maxmemory'.";
         check(oom, Moved::Refused(Cause::OutOfMemory));
-        check("ERR Target instance replied with error: WRONGPASS invalid username-password pair", Moved::Refused(Cause::Credentials));
+        check(
+            "ERR Target instance replied with error: WRONGPASS invalid username-password pair",
+            Moved::Refused(Cause::Credentials),
+        );
         check("ERR Target instance replied with error: NOAUTH Authentication required.", Moved::Refused(Cause::Credentials));
         check("ERR Target instance replied with error: NOPERM this user has no permissions", Moved::Refused(Cause::Permission));
-        check("ERR Target instance replied with error: ERR DUMP payload version or checksum are wrong", Moved::Refused(Cause::Unreadable));
+        check(
+            "ERR Target instance replied with error: ERR DUMP payload version or checksum are wrong",
+            Moved::Refused(Cause::Unreadable),
+        );
         check("ERR Target instance replied with error: MOVED 5 127.0.0.1:7000", Moved::LookAgain);
         check("ERR Target instance replied with error: CLUSTERDOWN Hash slot not served", Moved::LookAgain);
         check("MOVED 5 127.0.0.1:7000", Moved::LookAgain);

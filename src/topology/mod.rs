@@ -12,6 +12,7 @@ mod accept;
 mod ask;
 mod hello;
 mod hints;
+mod moves;
 mod pace;
 mod polling;
 mod refresher;
@@ -26,9 +27,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cluster::{AddressMap, SlotMap};
+use crate::cluster::{AddressMap, Slot, SlotMap};
 use crate::control::{Credentials, Dialer};
 use hints::Hints;
+use moves::Moves;
 use pace::{Health, Pace};
 use polling::Polling;
 use refresher::{Complaints, Refresher};
@@ -72,6 +74,7 @@ impl Default for TopologyConfig {
 pub struct TopologyHandle {
     maps: watch::Receiver<Option<Arc<SlotMap>>>,
     hints: Arc<Hints>,
+    moves: Arc<Moves>,
     counters: Arc<Counters>,
 }
 
@@ -84,7 +87,7 @@ type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// Outside a tokio runtime.
 pub fn start(config: TopologyConfig, now_us: impl Fn() -> u64 + Send + Sync + 'static) -> TopologyHandle {
     let (published, maps) = watch::channel(None);
-    let handle = TopologyHandle { maps, hints: Arc::default(), counters: Arc::default() };
+    let handle = TopologyHandle { maps, hints: Arc::default(), moves: Arc::default(), counters: Arc::default() };
     let dialer = Dialer {
         credentials: Credentials { username: config.username, password: config.password },
         dial_timeout: config.dial_timeout,
@@ -97,6 +100,7 @@ pub fn start(config: TopologyConfig, now_us: impl Fn() -> u64 + Send + Sync + 's
         now_us: Arc::new(now_us),
         polling: Polling::new(dialer, config.answer_timeout),
         hints: handle.hints.clone(),
+        moves: handle.moves.clone(),
         counters: handle.counters.clone(),
         published,
         pace: Pace::default(),
@@ -125,6 +129,12 @@ impl TopologyHandle {
     /// Says that the map may be out of date. Cheap, from any thread; a refresh follows within 20 to 250 ms of the last.
     pub fn hint(&self, cause: RefreshCause) {
         self.hints.give(cause);
+    }
+
+    /// Says that these slots belong to this node from now on, because it was just made their owner: the map says so at once, without
+    /// asking anybody. A node that the map does not hold changes nothing.
+    pub fn slots_moved(&self, slots: &[Slot], to: &Arc<str>) {
+        self.moves.add(slots, to);
     }
 
     /// A map whose questions were sent at `since_us` or later, refreshed for the purpose. `None` when the task has ended. It

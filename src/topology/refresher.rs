@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::{Addr, AddressMap, AskedView, SlotMap, Stamp, merge};
+use crate::cluster::{Addr, AddressMap, AskedView, Slot, SlotMap, Stamp, merge};
 use crate::topology::accept::{Judgement, Reason, is_foreign, judge};
 use crate::topology::ask::{NoAnswer, ask_seed_until_usable};
 use crate::topology::hints::{Hints, RefreshCause};
+use crate::topology::moves::Moves;
 use crate::topology::pace::{Health, Pace};
 use crate::topology::polling::{Patience, Polling, Target};
 use crate::topology::stats::Counters;
@@ -31,6 +32,7 @@ pub(super) struct Refresher {
     pub now_us: super::Now,
     pub polling: Polling,
     pub hints: Arc<Hints>,
+    pub moves: Arc<Moves>,
     pub counters: Arc<Counters>,
     pub published: watch::Sender<Option<Arc<SlotMap>>>,
     pub pace: Pace,
@@ -119,7 +121,7 @@ impl Refresher {
         let unchanged_for = finished - self.steady_since;
         let own = self.pace.own_wait(self.health, unchanged_for, self.interval, fastrand::f64());
         let hinted = self.pace.hinted_wait(self.health, fastrand::f64());
-        let hints = self.hints.clone();
+        let (hints, moves) = (self.hints.clone(), self.moves.clone());
         let hint_is_due = async {
             hints.any().await;
             sleep_until(finished + hinted).await;
@@ -133,6 +135,7 @@ impl Refresher {
                     causes.push(RefreshCause::Scheduled);
                     return causes;
                 }
+                moved = moves.next() => self.adopt_moves(&moved),
                 straggler = self.polling.straggler() => {
                     self.polling.settle(straggler);
                     self.hint_if_cursors_differ();
@@ -223,6 +226,15 @@ impl Refresher {
         }
         self.published.send_replace(Some(Arc::new(map)));
         if changed { Outcome::Changed } else { Outcome::Confirmed }
+    }
+
+    /// Publishes the map with slots that have just been moved at their new owners. Everything else in it is as old as before.
+    fn adopt_moves(&mut self, moved: &[(Slot, Arc<str>)]) {
+        let Some(current) = self.published.borrow().clone() else { return };
+        let map = current.with_owners(moved);
+        if !current.same_cluster_state(&map) {
+            self.publish(Some(&current), map);
+        }
     }
 
     /// Asks the nodes that have not said what they are, mostly replicas: one that is promoted must be known by then.

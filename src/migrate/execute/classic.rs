@@ -1,0 +1,238 @@
+//! A slot at a time: look, take the next step of the table, look again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::announce::Opinion;
+use super::halt::{End, Halt};
+use super::look::Sight;
+use super::nodes::text;
+use super::patience::{Patience, Trip};
+use super::{Done, Event, Executor, Leg, Listener, Orders};
+use crate::cluster::Slot;
+use crate::control::Reply;
+use crate::migrate::recovery::{self, Mark, Owner, Step};
+
+/// The target is made the owner only on the strength of a look at the source that is no older.
+const GUARD: Duration = Duration::from_millis(50);
+
+/// So long a master that does not answer, or names another owner, is told again.
+const ANNOUNCE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A slot on its way.
+pub(super) struct Passage {
+    pub slot: Slot,
+    /// It was begun before, so marks that are missing were lost.
+    pub begun: bool,
+    /// The source lost its mark while the target held keys: a key that both hold is not simply the source's.
+    pub contested: bool,
+    /// Keys of the MIGRATE that was not answered, in this database: each may be here or there.
+    pub unsettled: Option<(u32, Vec<Bytes>)>,
+    /// Keys of a MIGRATE in which the source was lost: where both ends hold one, the source's copy is the newer.
+    pub unacknowledged: BTreeSet<Bytes>,
+    pub target_at: Option<(String, u16)>,
+    pub source_has_replicas: bool,
+    pub keys: u64,
+    pub bytes: u64,
+    /// Masters that differ from the new owner's claim, and since when this is known.
+    differing: Vec<Arc<str>>,
+    announcing_since: Option<Instant>,
+    unheard: BTreeSet<Arc<str>>,
+    looked: bool,
+}
+
+impl Passage {
+    fn new(slot: Slot, begun: bool) -> Passage {
+        Passage {
+            slot,
+            begun,
+            contested: false,
+            unsettled: None,
+            unacknowledged: BTreeSet::new(),
+            target_at: None,
+            source_has_replicas: false,
+            keys: 0,
+            bytes: 0,
+            differing: Vec::new(),
+            announcing_since: None,
+            unheard: BTreeSet::new(),
+            looked: false,
+        }
+    }
+}
+
+impl Executor {
+    pub(super) async fn run_classic(&mut self, leg: &Leg, orders: &Orders, tell: Listener<'_>) -> Result<Done, Halt> {
+        let mut done = Done::default();
+        for slot in &leg.slots {
+            if *orders.stop.borrow() {
+                return Err(Halt::Stopped);
+            }
+            let begun = Instant::now();
+            let passage = self.move_slot(Passage::new(*slot, orders.resumed.contains(*slot)), orders, tell).await?;
+            let Passage { slot, keys, bytes, .. } = passage;
+            tell(Event::SlotDone { slot, keys, bytes, took: begun.elapsed() });
+            done = Done { slots: done.slots + 1, keys: done.keys + keys, bytes: done.bytes + bytes };
+        }
+        Ok(done)
+    }
+
+    async fn move_slot(&mut self, mut passage: Passage, orders: &Orders, tell: Listener<'_>) -> Result<Passage, Halt> {
+        let mut patience = Patience::new();
+        loop {
+            orders.fence.check()?;
+            match self.advance(&mut passage, orders, tell).await {
+                Ok(Step::Done) => return Ok(passage),
+                Ok(_) => patience.renew(),
+                Err(trip) => {
+                    if let Trip::Lost { end, .. } = &trip {
+                        self.nodes.forget(*end);
+                    }
+                    patience.wait(passage.slot, trip, &self.limits, &orders.stop, tell).await?;
+                }
+            }
+        }
+    }
+
+    /// One look and one step.
+    async fn advance(&mut self, passage: &mut Passage, orders: &Orders, tell: Listener<'_>) -> Result<Step, Trip> {
+        let slot = passage.slot;
+        self.nodes.connect(tell).await?;
+        self.check_libraries(tell).await?;
+        if passage.unsettled.is_some() {
+            self.settle(passage, tell).await?;
+        }
+        let mut sight = self.nodes.look(slot).await?;
+        if (sight.seen.owner_at_source, sight.seen.owner_at_target) == (Owner::Target, Owner::Target) {
+            sight.seen.announced = self.is_announced(passage, tell).await?;
+        }
+        passage.target_at = sight.target_at.take();
+        passage.source_has_replicas = sight.source_has_replicas;
+        if !std::mem::replace(&mut passage.looked, true) && sight.seen.source_mark == Mark::Ours {
+            // Whoever opened it may have left a MIGRATE behind that the target is still to see.
+            passage.unsettled = Some((0, Vec::new()));
+            return Err(Trip::Refused("an earlier driver's last command is waited for".into()));
+        }
+        let step = recovery::next(sight.seen, passage.begun);
+        if let Step::Stop(trouble) = step {
+            return Err(Trip::Doubt(trouble));
+        }
+        if step != Step::Done {
+            orders.fence.check()?;
+            self.carry_out(step, &sight, passage, orders, tell).await?;
+            tell(Event::Stepped { slot, step });
+        }
+        Ok(step)
+    }
+
+    async fn check_libraries(&mut self, tell: Listener<'_>) -> Result<(), Trip> {
+        let pair = Some((self.nodes.id(End::Source), self.nodes.id(End::Target)));
+        if self.library_checked != pair {
+            self.nodes.copy_libraries(tell).await?;
+            self.library_checked = pair;
+        }
+        Ok(())
+    }
+
+    async fn carry_out(
+        &mut self,
+        step: Step,
+        sight: &Sight,
+        passage: &mut Passage,
+        orders: &Orders,
+        tell: Listener<'_>,
+    ) -> Result<(), Trip> {
+        let slot = passage.slot;
+        let (source, target) = (self.nodes.id(End::Source), self.nodes.id(End::Target));
+        match step {
+            Step::OpenTarget => {
+                self.set_slot(End::Target, slot, &["IMPORTING", &source]).await?;
+                passage.begun = true;
+            }
+            Step::OpenSource => {
+                passage.contested |= sight.seen.source_mark == Mark::None && sight.seen.target_has_keys;
+                self.set_slot(End::Source, slot, &["MIGRATING", &target]).await?;
+                passage.begun = true;
+            }
+            Step::Drain => self.drain(passage, orders, tell).await?,
+            Step::Own => {
+                if sight.at.elapsed() > GUARD {
+                    return Err(Trip::Refused("the look at the source is too old to act on".into()));
+                }
+                self.own(slot, sight, &source, &target).await?;
+                self.topology.slots_moved(&[slot], &target);
+            }
+            Step::Clear => {
+                self.set_slot(End::Source, slot, &["NODE", &target]).await?;
+                self.topology.slots_moved(&[slot], &target);
+            }
+            Step::CloseTarget => self.set_slot(End::Target, slot, &["STABLE"]).await?,
+            Step::Announce => self.nodes.announce(&[slot], &target, &passage.differing).await?,
+            Step::Done | Step::Stop(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn set_slot(&mut self, end: End, slot: Slot, what: &[&str]) -> Result<(), Trip> {
+        let slot = slot.to_string();
+        let words = [&["CLUSTER", "SETSLOT", &slot], what].concat();
+        let Some(node) = self.nodes.node(end) else { return Err(Trip::Refused(format!("{end} is not connected"))) };
+        let reply = node.connection.call(&words).await.map_err(Trip::lost(end, &node.id))?;
+        accepted(end, &words.join(" "), &reply)
+    }
+
+    /// Makes the target the owner. On Redis the target itself looks for its mark in the same moment.
+    async fn own(&mut self, slot: Slot, sight: &Sight, source: &str, target: &str) -> Result<(), Trip> {
+        let Some(node) = self.nodes.node(End::Target) else { return Err(Trip::Refused("the target is not connected".into())) };
+        if !node.server.setslot_in_script() || sight.seen.target_mark != Mark::Ours {
+            return self.set_slot(End::Target, slot, &["NODE", target]).await;
+        }
+        let words = ["EVAL", OWN_IF_IMPORTING, "0", &slot.to_string(), source, target];
+        let reply = node.connection.call(words).await.map_err(Trip::lost(End::Target, &node.id))?;
+        if text(&reply).starts_with("NOPERM") {
+            return self.set_slot(End::Target, slot, &["NODE", target]).await;
+        }
+        accepted(End::Target, "SETSLOT NODE in a script", &reply)
+    }
+
+    /// Whether all other masters know the target as the owner. Those that do not answer are left to gossip after a while.
+    async fn is_announced(&mut self, passage: &mut Passage, tell: Listener<'_>) -> Result<bool, Trip> {
+        let (slot, target) = (passage.slot, self.nodes.id(End::Target));
+        let since = *passage.announcing_since.get_or_insert_with(Instant::now);
+        let late = since.elapsed() > ANNOUNCE_LIMIT;
+        passage.differing.clear();
+        for (node, opinion) in self.nodes.opinions(&[slot], &target).await? {
+            match opinion {
+                Opinion::Knows => {}
+                Opinion::Differs if late => return Err(Trip::Halt(Halt::Disagreement { slot, node })),
+                Opinion::Differs => passage.differing.push(node),
+                Opinion::Silent(_) if late => {
+                    if passage.unheard.insert(node.clone()) {
+                        tell(Event::Unannounced { slot, node });
+                    }
+                }
+                Opinion::Silent(why) => return Err(Trip::Refused(format!("another master does not answer: {why}"))),
+            }
+        }
+        Ok(passage.differing.is_empty())
+    }
+}
+
+/// The target's part of the guard, where a script may call SETSLOT.
+const OWN_IF_IMPORTING: &str = "\
+if not string.find(redis.call('CLUSTER','NODES'),'['..ARGV[1]..'-<-'..ARGV[2]..']',1,true) then \
+return redis.error_reply('FENCED this node does not import the slot any more') end \
+return redis.call('CLUSTER','SETSLOT',ARGV[1],'NODE',ARGV[3])";
+
+fn accepted(end: End, command: &str, reply: &Reply) -> Result<(), Trip> {
+    match reply {
+        // The source gave its last slot away and follows the target now: there is nothing left to clear.
+        Reply::Error(error) if end == End::Source && error.contains("Please use SETSLOT only with masters") => Ok(()),
+        Reply::Error(error) => Err(Trip::Refused(format!("{end} answers {command} with '{error}'"))),
+        _ => Ok(()),
+    }
+}

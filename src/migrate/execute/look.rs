@@ -1,0 +1,159 @@
+//! What both ends show of a slot: each by one atomic answer, so that a mark, the owner and the number of keys belong together.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Shard;
+use super::halt::End;
+use super::nodes::{Node, Nodes, text};
+use super::patience::Trip;
+use crate::cluster::{NodesView, OpenMark, Slot};
+use crate::control::{Pipeline, Reply};
+use crate::migrate::recovery::{Mark, Observed, Owner};
+
+/// One slot as it was at `at` or later.
+pub(super) struct Sight {
+    pub seen: Observed,
+    /// Before the questions were sent.
+    pub at: Instant,
+    /// Where the source reaches the target, if it knows.
+    pub target_at: Option<(String, u16)>,
+    /// Whether the source has a replica that lives, which would not have its marks.
+    pub source_has_replicas: bool,
+}
+
+/// One end's answer.
+struct Glance {
+    view: NodesView,
+    keys: u64,
+}
+
+impl Nodes {
+    /// Asks both ends; `announced` is left for whoever needs it.
+    pub async fn look(&mut self, slot: Slot) -> Result<Sight, Trip> {
+        let at = Instant::now();
+        let Some((source, at_source, target, at_target)) = self.pair() else {
+            return Err(Trip::Refused("a connection to both ends is missing".into()));
+        };
+        let (giving, taking) = tokio::join!(glance(at_source, slot, End::Source), glance(at_target, slot, End::Target));
+        let sight = compare(slot, at, (source, giving?), (target, taking?));
+        match &sight {
+            Err(Trip::Lost { end, .. }) => self.forget(*end),
+            Err(_) => [End::Source, End::Target].into_iter().for_each(|end| self.forget(end)),
+            Ok(_) => {}
+        }
+        sight
+    }
+}
+
+async fn glance(node: &mut Node, slot: Slot, end: End) -> Result<Glance, Trip> {
+    let slot = slot.to_string();
+    let mut questions = Pipeline::new();
+    questions.push(["MULTI"]).push(["CLUSTER", "NODES"]);
+    for database in 0..node.databases {
+        if node.databases > 1 {
+            questions.push(["SELECT", &database.to_string()]);
+        }
+        questions.push(["CLUSTER", "COUNTKEYSINSLOT", &slot]);
+    }
+    if node.databases > 1 {
+        questions.push(["SELECT", "0"]);
+    }
+    questions.push(["EXEC"]);
+    node.forget_database();
+    let mut replies = node.connection.call_many(&questions).await.map_err(Trip::lost(end, &node.id))?;
+    let refused =
+        |found: &Reply| Trip::Refused(format!("{end} {}: expected its view, found '{}'", node.connection.addr(), text(found)));
+    let Some(Reply::Array(answers)) = replies.pop() else {
+        let why = replies.iter().find(|reply| matches!(reply, Reply::Error(_))).unwrap_or(&Reply::Null);
+        return Err(refused(why));
+    };
+    let Some(Reply::BulkString(nodes)) = answers.first() else { return Err(refused(answers.first().unwrap_or(&Reply::Null))) };
+    let view = NodesView::parse(nodes).map_err(|error| Trip::Refused(error.to_string()))?;
+    let mut keys = 0;
+    for answer in &answers[1..] {
+        match answer {
+            Reply::Integer(found) => keys += u64::try_from(*found).unwrap_or(0),
+            Reply::Error(_) => return Err(refused(answer)),
+            _ => {}
+        }
+    }
+    Ok(Glance { view, keys })
+}
+
+fn compare(
+    slot: Slot,
+    at: Instant,
+    (source, giving): (&Shard, Glance),
+    (target, taking): (&Shard, Glance),
+) -> Result<Sight, Trip> {
+    if !taking.view.myself().flags.master {
+        return Err(Trip::Lost { end: End::Target, node: target.id.clone(), why: "it has become a replica".into() });
+    }
+    // A master that has given its last slot away may follow the one that took it.
+    let follows = giving.view.myself().master.as_ref();
+    let emptied = follows.is_some_and(|of| target.members.contains(of));
+    if !giving.view.myself().flags.master && !emptied {
+        return Err(Trip::Lost { end: End::Source, node: source.id.clone(), why: "it has become a replica".into() });
+    }
+    let seen = Observed {
+        owner_at_source: owner(&giving.view, slot, source, target)?,
+        owner_at_target: owner(&taking.view, slot, source, target)?,
+        source_mark: if emptied { Mark::None } else { mark(&giving.view, slot, target, End::Source) },
+        target_mark: mark(&taking.view, slot, source, End::Target),
+        source_has_keys: !emptied && giving.keys > 0,
+        target_has_keys: taking.keys > 0,
+        announced: false,
+    };
+    if seen.owner_at_target == Owner::Nobody && seen.target_mark == Mark::None {
+        return Err(Trip::Refused("the target has not heard yet who owns the slot".into()));
+    }
+    let known = giving.view.nodes.iter().find(|node| node.id == target.id && !node.host.is_empty());
+    let is_replica = |node: &crate::cluster::NodeFacts| node.master.as_ref() == Some(&source.id) && !node.flags.fail;
+    Ok(Sight {
+        seen,
+        at,
+        target_at: known.map(|node| (node.host.clone(), node.port)),
+        source_has_replicas: giving.view.nodes.iter().any(is_replica),
+    })
+}
+
+/// Whose the slot is in a view. A member of an end's shard that is not its master as we know it: there is a failover we know half of.
+fn owner(view: &NodesView, slot: Slot, source: &Shard, target: &Shard) -> Result<Owner, Trip> {
+    let half = |shard: &Shard, id: &Arc<str>| *id != shard.id && shard.members.contains(id);
+    match owner_in(view, slot) {
+        None => Ok(Owner::Nobody),
+        Some(id) if *id == source.id => Ok(Owner::Source),
+        Some(id) if *id == target.id => Ok(Owner::Target),
+        Some(id) if half(source, id) || half(target, id) => {
+            Err(Trip::Refused(format!("node {} sees a failover that others have not seen yet", view.myself().id)))
+        }
+        Some(_) => Ok(Owner::Other),
+    }
+}
+
+/// The owner's id in one view.
+pub(super) fn owner_in(view: &NodesView, slot: Slot) -> Option<&Arc<str>> {
+    let owns = |node: &&crate::cluster::NodeFacts| node.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
+    view.nodes.iter().find(owns).map(|node| &node.id)
+}
+
+/// The mark that an end holds on the slot, as seen from its own line; `peer` is the shard that it should name.
+fn mark(view: &NodesView, slot: Slot, peer: &Shard, end: End) -> Mark {
+    let named = |id: &Arc<str>| match id {
+        id if *id == peer.id => Mark::Ours,
+        id if peer.members.contains(id) => Mark::Stale,
+        _ => Mark::Foreign,
+    };
+    let of_slot = view.myself().open.iter().find_map(|open| match open {
+        OpenMark::Migrating { slot: marked, to } if *marked == slot => Some((End::Source, to)),
+        OpenMark::Importing { slot: marked, from } if *marked == slot => Some((End::Target, from)),
+        _ => None,
+    });
+    match of_slot {
+        None => Mark::None,
+        Some((marked, id)) if marked == end => named(id),
+        Some(_) => Mark::Foreign,
+    }
+}

@@ -1,0 +1,228 @@
+//! Moves slots on real servers. What to do next is decided by `recovery`, `refusal` and `pace`; here it is done: look at both ends, take
+//! the one next step, look again. Whoever begins anew behind a crash does the same, so there is nothing to remember.
+//!
+//! - `nodes` — the two ends and the others: connections, and which node is a shard's master now
+//! - `fence` — that only one driver acts
+//! - `look` — what both ends show of a slot
+//! - `classic` — a slot at a time, by SETSLOT and MIGRATE; `drain` — its keys
+//! - `atomic` — many slots at a time, by the servers themselves
+//! - `announce` — the other masters; `libraries` — functions
+
+mod announce;
+mod atomic;
+mod classic;
+mod drain;
+mod fence;
+mod halt;
+mod jobs;
+mod libraries;
+mod look;
+mod nodes;
+mod patience;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::SlotSet;
+use super::pace::{Pace, Throttle};
+use super::recovery::Step;
+use crate::cluster::Slot;
+use crate::control::Dialer;
+use crate::topology::{RefreshCause, TopologyHandle};
+use nodes::Nodes;
+
+pub use fence::{Fence, take_over};
+pub use halt::{End, Halt};
+
+/// Slots that go from one shard to another, one way or the other.
+#[derive(Clone, Debug)]
+pub struct Leg {
+    pub source: Shard,
+    pub target: Shard,
+    /// In the order in which they move.
+    pub slots: Vec<Slot>,
+    pub mode: Mode,
+}
+
+/// One end of a leg. A failover makes another of its members the master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Its master when the plan was made.
+    pub id: Arc<str>,
+    /// All its members' ids, as far as they were known: when the master is gone, the cluster itself no longer tells who replicated it.
+    pub members: BTreeSet<Arc<str>>,
+}
+
+impl Shard {
+    pub fn of(id: impl Into<Arc<str>>) -> Shard {
+        let id = id.into();
+        Shard { members: BTreeSet::from([id.clone()]), id }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// SETSLOT and MIGRATE: every version.
+    Classic,
+    /// Valkey's `CLUSTER MIGRATESLOTS`.
+    Atomic,
+}
+
+/// What whoever drives may change while a leg is under way.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    pub throttle: watch::Receiver<Throttle>,
+    /// True: finish the open slot (or the job), then return with `Halt::Stopped`.
+    pub stop: watch::Receiver<bool>,
+    pub fence: Fence,
+    /// Slots of which the record says that they were begun: marks that are missing were lost, and keys at the target are ours.
+    pub resumed: SlotSet,
+}
+
+/// What happened, as it happens. Nothing waits for whoever listens.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A step of the classic protocol was carried out.
+    Stepped {
+        slot: Slot,
+        step: Step,
+    },
+    /// One MIGRATE's keys are at the target.
+    KeysMoved {
+        slot: Slot,
+        keys: usize,
+        bytes: u64,
+        took: Duration,
+    },
+    /// This key is about to move alone, and blocks its source for as long as it takes.
+    BigKey {
+        slot: Slot,
+        key: Bytes,
+        bytes: u64,
+    },
+    /// The slot is the target's, its marks are gone, and all masters know.
+    SlotDone {
+        slot: Slot,
+        keys: u64,
+        bytes: u64,
+        took: Duration,
+    },
+    JobSubmitted {
+        slots: SlotSet,
+        keys: u64,
+    },
+    JobDone {
+        slots: SlotSet,
+        keys: u64,
+        took: Duration,
+    },
+    /// It is tried again until a `Halt` says otherwise; the source still has everything.
+    JobFailed {
+        slots: SlotSet,
+        failures: u32,
+        reason: String,
+    },
+    /// Nothing can be done right now; it is tried again.
+    Waiting {
+        slot: Option<Slot>,
+        reason: String,
+    },
+    /// A shard has another master now.
+    FailedOver {
+        from: Arc<str>,
+        to: Arc<str>,
+    },
+    /// A MIGRATE broke off, and clients removed these keys before it was known what had arrived: the target may show them again.
+    Doubtful {
+        slot: Slot,
+        keys: Vec<Bytes>,
+    },
+    /// Both ends held the key after a failover: one of the two copies was dropped.
+    Conflict {
+        slot: Slot,
+        key: Bytes,
+        kept: Kept,
+    },
+    /// The target lacked a library of functions and has it now.
+    LibraryLoaded {
+        name: String,
+    },
+    /// This master could not be told of the slot's new owner; it hears of it from the others.
+    Unannounced {
+        slot: Slot,
+        node: Arc<str>,
+    },
+}
+
+/// Which copy of a key was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    Source,
+    Target,
+}
+
+/// A leg's whole: everything has moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    pub slots: usize,
+    pub keys: u64,
+    pub bytes: u64,
+}
+
+/// Where events go.
+pub type Listener<'a> = &'a mut (dyn FnMut(Event) + Send);
+
+/// How long what is tried again.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Without any progress, until a halt.
+    pub patience: Duration,
+    /// Until a reason to stop for an operator is believed: while news spreads, nodes may differ for a moment.
+    pub doubt: Duration,
+    /// Keys in one atomic job, at most, unless a single slot has more.
+    pub job_keys: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { patience: Duration::from_secs(60), doubt: Duration::from_secs(2), job_keys: 20_000 }
+    }
+}
+
+/// Carries out legs, one after the other; several executors may work on different pairs of nodes at once. It can be dropped at any
+/// moment: another one goes on from what the nodes show.
+pub struct Executor {
+    topology: TopologyHandle,
+    nodes: Nodes,
+    limits: Limits,
+    pace: Pace,
+    library_checked: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl Executor {
+    /// `now_us` is the clock of `SlotMap::asked_at_us`.
+    pub fn new(topology: TopologyHandle, dialer: Dialer, now_us: Arc<dyn Fn() -> u64 + Send + Sync>, limits: Limits) -> Executor {
+        let nodes = Nodes::new(topology.clone(), dialer, now_us);
+        Executor { topology, nodes, limits, pace: Pace::default(), library_checked: None }
+    }
+
+    /// Moves the leg's slots, or says why it stopped. What was moved stays moved.
+    pub async fn run(&mut self, leg: &Leg, orders: &Orders, listener: Listener<'_>) -> Result<Done, Halt> {
+        self.nodes.begin(leg, &orders.fence);
+        let outcome = match leg.mode {
+            Mode::Classic => self.run_classic(leg, orders, listener).await,
+            Mode::Atomic => self.run_atomic(leg, orders, listener).await,
+        };
+        self.topology.hint(RefreshCause::Asked);
+        outcome
+    }
+
+    /// The ends' members as known by now, for the record: a failover may have brought new ones to light.
+    pub fn shards(&self) -> Option<(&Shard, &Shard)> {
+        self.nodes.shards()
+    }
+}
