@@ -17,6 +17,7 @@ mod failover;
 mod frameworks;
 mod hostile;
 mod identity;
+mod migrate_execute;
 mod monitor;
 mod persona;
 mod pubsub;

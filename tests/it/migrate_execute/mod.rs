@@ -1,0 +1,78 @@
+//! Slots moved by Keyway's own executors, on real servers, under load and in trouble: nothing is lost, nothing comes back, nobody notices.
+
+mod mover;
+mod oracle;
+
+use std::collections::BTreeSet;
+
+use keyway::migrate::execute::{Event, Halt, Mode};
+use keyway::migrate::recovery::Step;
+
+use crate::harness::cluster::{ClusterOptions, tags_in};
+use crate::harness::{Cluster, Proxy, Reply, Server};
+use mover::{Mover, slots};
+use oracle::{Oracle, assert_whole};
+
+/// What a slot goes through, each of which may be the last thing that a driver does.
+const STEPS: [Step; 5] = [Step::OpenTarget, Step::OpenSource, Step::Drain, Step::Own, Step::Clear];
+
+const LIBRARY: &str = "#!lua name=kept\nredis.register_function('kept', function() return 'here' end)";
+
+/// There and back, classic and atomic, each driver dying at another step: clients see nothing of it.
+fn moves(server: Server) {
+    // The executors come as a user of their own, so that the source must log in at the target.
+    let user = ["--user", "mover", "on", ">secret", "~*", "&*", "+@all"].map(str::to_owned).to_vec();
+    let cluster = Cluster::start(server, ClusterOptions { arguments: user, ..ClusterOptions::default() });
+    let proxy = Proxy::start(&cluster);
+    let tags = [tags_in(0..8), tags_in(8000..8002)].concat();
+    let oracle = Oracle::new(proxy.port, &tags);
+    let functions = server != Server::Redis62;
+    if functions {
+        assert_eq!(cluster.member(0).client().call(&["FUNCTION", "LOAD", LIBRARY]).text(), "kept");
+    }
+    oracle.under_load(|| {
+        let mut mover = Mover::new(&cluster, Some(("mover", "secret")));
+        mover.throttle.send_modify(|throttle| throttle.keys = 7);
+        for (slot, step) in (0..).zip(STEPS) {
+            let leg = mover.leg(&cluster, 0, 1, slots(slot..slot + 1), Mode::Classic);
+            assert!(
+                mover.run_until(&leg, |event| matches!(event, Event::Stepped { step: done, .. } if *done == step)),
+                "{step:?}"
+            );
+            mover = Mover::new(&cluster, Some(("mover", "secret")));
+            mover.throttle.send_modify(|throttle| throttle.keys = 7);
+        }
+        // Those of the dead drivers, and more.
+        let leg = mover.leg(&cluster, 0, 1, slots(0..40), Mode::Classic);
+        let (done, events) = mover.run(&leg);
+        assert_eq!(done.expect("nothing is in the way").slots, 40);
+        let ended: BTreeSet<_> =
+            events.iter().filter_map(|event| if let Event::SlotDone { slot, .. } = event { Some(*slot) } else { None }).collect();
+        assert_eq!(ended.into_iter().collect::<Vec<_>>(), leg.slots);
+        assert!(leg.slots.iter().all(|slot| mover.owner(*slot) == cluster.member(1).id), "the map knows without asking");
+        // An order to stop is obeyed between two slots.
+        let back = mover.leg(&cluster, 1, 0, slots(0..40), Mode::Classic);
+        let stop = mover.stop.clone();
+        let (done, _) = mover.run_with(&back, |event| {
+            stop.send_replace(stop.borrow().clone() || matches!(event, Event::SlotDone { .. }));
+        });
+        assert_eq!(done, Err(Halt::Stopped));
+        mover.stop.send_replace(false);
+        assert_eq!(mover.run(&back).0.expect("it goes on").slots, 40);
+        if server == Server::Valkey91 {
+            for (from, to) in [(0, 1), (1, 0)] {
+                let leg = mover.leg(&cluster, from, to, slots(0..40), Mode::Atomic);
+                let (done, events) = mover.run(&leg);
+                assert_eq!(done.map(|done| done.slots), Ok(40), "{events:?}");
+            }
+        }
+    });
+    if functions {
+        let list = cluster.member(1).client().call(&["FUNCTION", "LIST"]);
+        assert!(format!("{list:?}").contains("kept"), "{list:?}");
+        assert_eq!(cluster.member(2).client().call(&["FUNCTION", "LIST"]), Reply::Array(vec![]));
+    }
+    assert_whole(&cluster);
+}
+
+crate::on_every_server!(moves);
