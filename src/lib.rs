@@ -18,7 +18,7 @@
 //! | [`net`] | tokio drivers of the engine: workers, listeners, sockets | `engine`, and `topology` for its handle |
 //! | [`control`] | connections of the control thread to nodes | `cluster` |
 //! | [`topology`] | when and whom to ask for the slot map, which answers to believe, publishing | `control` |
-//! | [`migrate`] | what slots on the move need: the inventory of all nodes, pre-flight checks; PURE: plans, the next step of a slot, pacing | `control` |
+//! | [`migrate`] | what slots on the move need: the inventory of all nodes, pre-flight checks, the executors that move slots; PURE: plans, the next step of a slot, pacing | `control`, `topology` |
 //! | [`config`] | as written → as resolved; every mistake at once | – |
 //! | [`admin`] | the PROXY namespace for operators: one definition per command | `resp`, `config`, `telemetry`, `topology`, `control`, `migrate` |
 //! | [`telemetry`] | log set-up | `config` |

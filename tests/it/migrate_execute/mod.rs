@@ -54,7 +54,9 @@ fn moves(server: Server) {
         let back = mover.leg(&cluster, 1, 0, slots(0..40), Mode::Classic);
         let stop = mover.stop.clone();
         let (done, _) = mover.run_with(&back, |event| {
-            stop.send_replace(stop.borrow().clone() || matches!(event, Event::SlotDone { .. }));
+            if matches!(event, Event::SlotDone { .. }) {
+                stop.send_replace(true);
+            }
         });
         assert_eq!(done, Err(Halt::Stopped));
         mover.stop.send_replace(false);
