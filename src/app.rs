@@ -17,12 +17,13 @@ use tokio::{
 };
 
 use crate::{
-    admin::{self, AdminState, Facts},
+    access::{Accounts, Role, Secret, Throttle},
+    admin::{self, AdminState, Events, Facts, Operators},
     command::{Policy, Rule, unblocked},
     config::{AddressRule, AuthMode, Config, CrossSlotBlocking, CrossSlotTransactions, ListenAddr, Mistake, Resolved},
     control::{Credentials, Dialer},
-    engine::{Accounts, Auth, CrossSlot, Face, Identity, Registry, Scripts, Secret, Settings, Throttle},
-    net::{BindError, Clock, Listener, Shared, ToWorker, WorkerConfig, WorkerHandle, WorkerStats},
+    engine::{Auth, CrossSlot, Face, Identity, Registry, Scripts, Settings},
+    net::{BindError, Clock, Listener, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats},
     resp,
     topology::{self, TopologyConfig, TopologyHandle},
 };
@@ -86,6 +87,8 @@ pub struct App {
     listeners: Vec<(Listener, Face)>,
     operators: Vec<admin::Listener>,
     workers: Vec<WorkerHandle>,
+    /// PROXY commands of the workers' clients.
+    calls: mpsc::UnboundedReceiver<ToOperators>,
     shared: Arc<Shared>,
     topology: TopologyHandle,
     clock: Clock,
@@ -109,16 +112,17 @@ impl App {
         let topology = topology::start(topology_config(&config), move || clock.now_us());
         let shared = Arc::new(Shared::default());
         let port = listeners.iter().find_map(|(listener, _)| listener.port()).unwrap_or(0);
-        let workers = start_workers(&config, port, clock, &shared, &topology)?;
+        let (to_operators, calls) = mpsc::unbounded_channel();
+        let workers = start_workers(&config, port, clock, &shared, &topology, &to_operators)?;
         for (listener, face) in &listeners {
             tracing::info!(address = %listener.name(), mode = face.mode(), workers = workers.len(), "listening");
         }
-        Ok(App { config, listeners, operators, workers, shared, topology, clock })
+        Ok(App { config, listeners, operators, workers, calls, shared, topology, clock })
     }
 
     /// Serves clients until `stop` ends, then lets what is in flight finish.
     pub async fn serve_until(self, stop: impl Future<Output = ()>) {
-        let App { config, listeners, operators, workers, shared, topology, clock } = self;
+        let App { config, listeners, operators, workers, calls, shared, topology, clock } = self;
         let facts = Reporter {
             shared: shared.clone(),
             stats: workers.iter().map(|worker| worker.stats.clone()).collect(),
@@ -130,10 +134,15 @@ impl App {
             dialer: control_dialer(&config),
             now_us: Arc::new(move || clock.now_us()),
         };
-        let admin = AdminState { info: Arc::new(move || facts.facts()), cluster };
+        let admin = AdminState {
+            info: Arc::new(move || facts.facts()),
+            cluster,
+            operators: Arc::new(admin_users(&config)),
+            events: Events::default(),
+        };
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         // A sender that is gone stops it as well.
-        let admin = tokio::spawn(admin::serve(operators, admin, async move { drop(admin_stopped.await) }));
+        let admin = tokio::spawn(admin::serve(operators, calls, admin, async move { drop(admin_stopped.await) }));
         let acceptor = Arc::new(Acceptor {
             inboxes: workers.iter().map(|worker| (worker.inbox.clone(), worker.clients.clone())).collect(),
             shared,
@@ -305,6 +314,7 @@ fn start_workers(
     clock: Clock,
     shared: &Arc<Shared>,
     topology: &TopologyHandle,
+    operators: &mpsc::UnboundedSender<ToOperators>,
 ) -> Result<Vec<WorkerHandle>, AppError> {
     let scripts = Arc::new(Scripts::new(config.limits.scripts_bytes));
     let subscriptions = Arc::new(Registry::default());
@@ -326,6 +336,7 @@ fn start_workers(
             shared: shared.clone(),
             maps: topology.maps(),
             topology: topology.clone(),
+            operators: operators.clone(),
             peers: senders.clone(),
         };
         WorkerHandle::start(worker, inbox).map_err(AppError::Worker)
@@ -402,10 +413,27 @@ fn settings(config: &Config, tcp_port: u16) -> Settings {
             AuthMode::Proxy => Identity::Proxy(Arc::new(accounts(config))),
         },
         users_max: limits.users,
-        throttle: Arc::new(Throttle::new(config.auth.failures as u32, config.auth.failures_window.as_micros() as u64)),
+        throttle: Arc::new(throttle(config)),
         policy: Arc::new(policy(config)),
+        proxy_commands: config.admin.on_client_ports,
         tcp_port,
     }
+}
+
+fn throttle(config: &Config) -> Throttle {
+    Throttle::new(config.auth.failures as u32, config.auth.failures_window.as_micros() as u64)
+}
+
+/// Their wrong passwords are counted apart from those of clients: one must not lock out the other.
+fn admin_users(config: &Config) -> Operators {
+    let admin = &config.admin;
+    let password = admin.password.as_ref().map(|password| Secret::of(password.expose().as_bytes()));
+    let default = password.map(|secret| ("default".to_owned(), Role::Operator, secret));
+    let named = admin.users.iter().map(|user| {
+        let secret = user.password_sha256.map_or(Secret::NoPass, Secret::Sha256);
+        (user.name.clone(), user.role, secret)
+    });
+    Operators::new(default.into_iter().chain(named), throttle(config))
 }
 
 fn accounts(config: &Config) -> Accounts {

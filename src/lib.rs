@@ -12,20 +12,21 @@
 //! | module | what it does | what it may import |
 //! | --- | --- | --- |
 //! | [`resp`] | the wire format: boundaries of requests and replies, limits, encoding; knows no command | – |
+//! | [`access`] | who may come in, clients and operators: accounts, roles, what wrong passwords cost | – |
 //! | [`command`] | what commands are: one table row each, lookup, key positions | `resp` |
 //! | [`cluster`] | what a cluster looks like: slots, nodes, the slot map, `CLUSTER NODES`, redirects | – |
-//! | [`engine`] | PURE: one worker's clients and lanes: sessions, order, routing, splitting, merging, redirects, retries, SCAN, and what has a folder or file of its own: `transaction`, `blocking`, `pubsub`, `tracking`, `monitor`, `identity` | the three above |
+//! | [`engine`] | PURE: one worker's clients and lanes: sessions, order, routing, splitting, merging, redirects, retries, SCAN, and what has a folder or file of its own: `transaction`, `blocking`, `pubsub`, `tracking`, `monitor`, `identity` | the four above |
 //! | [`net`] | tokio drivers of the engine: workers, listeners, sockets | `engine`, and `topology` for its handle |
 //! | [`control`] | connections of the control thread to nodes | `cluster` |
 //! | [`topology`] | when and whom to ask for the slot map, which answers to believe, publishing | `control` |
 //! | [`migrate`] | what slots on the move need: the inventory of all nodes, pre-flight checks, the executors that move slots; PURE: plans, the next step of a slot, pacing | `control`, `topology` |
-//! | [`config`] | as written → as resolved; every mistake at once | – |
-//! | [`admin`] | the PROXY namespace for operators: one definition per command | `resp`, `config`, `telemetry`, `topology`, `control`, `migrate` |
+//! | [`config`] | as written → as resolved; every mistake at once | `access` |
+//! | [`admin`] | the PROXY namespace for operators, on its own ports and on clients': one definition per command, users and roles, live events | `resp`, `access`, `net` for its messages, `config`, `telemetry`, `topology`, `control`, `migrate` |
 //! | [`telemetry`] | log set-up | `config` |
 //! | [`demo`] | a whole cluster to try the proxy with | – |
 //! | [`app`] | constructs the parts in order, owns start and stop | all |
 //!
-//! `resp`, `command`, `cluster` and `engine` name no tokio, tracing, metrics, clock or environment. A test (`tests/it/tidy.rs`)
+//! `resp`, `access`, `command`, `cluster` and `engine` name no tokio, tracing, metrics, clock or environment. A test (`tests/it/tidy.rs`)
 //! checks this and the directions.
 //!
 //! # The life of a request
@@ -61,6 +62,7 @@
 //!   user of its own, because the servers remember what a connection has read.
 //! - **A lane keeps the bytes of what is in flight** until they are answered: a resend needs no copy on the way out.
 
+pub mod access;
 pub mod admin;
 pub mod app;
 pub mod cluster;

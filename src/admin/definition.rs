@@ -1,6 +1,5 @@
 //! What an admin command is, and how a request finds its command.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -8,7 +7,10 @@ use bytes::Bytes;
 
 use super::AdminState;
 use super::commands::COMMANDS;
+use super::events::Subscribed;
 use super::reply::Reply;
+pub use crate::access::Role;
+use crate::access::Standing;
 use crate::resp::Proto;
 
 /// One admin command, complete.
@@ -24,27 +26,10 @@ pub(super) struct Definition {
     pub help: &'static str,
     /// The version that brought it.
     pub since: &'static str,
+    /// Who may give it: whoever has this role or a higher one.
     pub role: Role,
     /// Reads the arguments behind the name into what is to be done.
     pub parse: fn(&[&[u8]]) -> Result<Handler, Wrong>,
-}
-
-/// Who may give a command. Whoever reaches the port has every role until there are admin passwords.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Who looks and changes nothing.
-    Viewer,
-    /// Who changes what the proxy does.
-    Operator,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-        })
-    }
 }
 
 /// What a parsed request does.
@@ -94,14 +79,35 @@ pub(super) enum Wrong {
 pub(super) struct Session {
     pub id: u64,
     pub proto: Proto,
+    /// Where it comes from, as `address:port`.
+    pub peer: String,
+    /// `None`: it has to say first who it is.
+    pub standing: Option<Standing>,
+    pub subscribed: Subscribed,
     /// The connection is closed behind the reply.
     pub closing: bool,
 }
 
+impl Session {
+    pub fn new(id: u64, peer: String, standing: Option<Standing>) -> Session {
+        Session { id, proto: Proto::Resp2, peer, standing, subscribed: Subscribed::default(), closing: false }
+    }
+
+    fn role(&self) -> Role {
+        self.standing.as_ref().map_or(Role::Anyone, |standing| standing.role)
+    }
+}
+
 impl Definition {
-    /// `proxy|help`: how Redis writes a subcommand in its replies.
+    /// `proxy|help`: how Redis writes a subcommand in its replies. It knows no third word: `proxy|migrate plan`.
     pub fn full_name(&self) -> String {
-        self.name.to_ascii_lowercase().replace(' ', "|")
+        self.name.to_ascii_lowercase().replacen(' ', "|", 1)
+    }
+
+    /// `MIGRATE` of `PROXY MIGRATE PLAN`, which is a container too; `None` when there are fewer words.
+    pub fn inner_container(&self) -> Option<&'static str> {
+        let mut words = self.name.split(' ');
+        words.nth(1).filter(|_| words.next().is_some())
     }
 
     /// `PROXY` of `PROXY HELP`; the name itself when it is one word.
@@ -118,6 +124,23 @@ impl Definition {
         self.name.split(' ').all(|word| given.next().is_some_and(|given| given.eq_ignore_ascii_case(word.as_bytes())))
     }
 
+    /// Whether this session may give it now; else the reply, in the servers' words.
+    fn admit(&self, session: &Session) -> Result<(), String> {
+        let name = self.full_name();
+        if session.role() < self.role {
+            let user = session.standing.as_ref().map(|standing| shown(&standing.name)).unwrap_or_default();
+            return Err(format!("NOPERM User {user} has no permissions to run the '{name}' command"));
+        }
+        // In RESP3 a message cannot be taken for a reply.
+        let between_messages = ["subscribe", "unsubscribe", "ping", "quit", "reset"].contains(&name.as_str());
+        if !session.subscribed.is_empty() && session.proto == Proto::Resp2 && !between_messages {
+            return Err(format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+            ));
+        }
+        Ok(())
+    }
+
     fn error(&self, wrong: Wrong) -> Reply {
         let syntax = self.syntax;
         Reply::Error(match wrong {
@@ -132,9 +155,15 @@ impl Definition {
 pub(super) fn answer(words: &[Bytes], session: &mut Session, state: &AdminState) -> Outcome {
     // The longest name first: `COMMAND DOCS` before `COMMAND`.
     let named = COMMANDS.iter().filter(|definition| definition.is_named_by(words));
-    let Some(definition) = named.max_by_key(|definition| definition.word_count()) else {
-        return Outcome::Now(unknown(words));
-    };
+    let definition = named.max_by_key(|definition| definition.word_count());
+    // Strangers are not told what there is.
+    if session.role() < definition.map_or(Role::Viewer, |definition| definition.role.min(Role::Viewer)) {
+        return Outcome::Now(Reply::Error("NOAUTH Authentication required.".to_owned()));
+    }
+    let Some(definition) = definition else { return Outcome::Now(unknown(words)) };
+    if let Err(refusal) = definition.admit(session) {
+        return Outcome::Now(Reply::Error(refusal));
+    }
     let mut arguments: Vec<&[u8]> = words[definition.word_count()..].iter().map(Bytes::as_ref).collect();
     let json = definition.syntax.ends_with(" [JSON]") && arguments.last().is_some_and(|last| last.eq_ignore_ascii_case(b"JSON"));
     if json {
@@ -186,7 +215,8 @@ pub(super) mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::admin::Cluster;
+    use crate::access::Throttle;
+    use crate::admin::{Cluster, Events, Operators};
     use crate::control::{Credentials, Dialer};
     use crate::topology::{self, TopologyConfig};
 
@@ -214,17 +244,38 @@ pub(super) mod tests {
                 ]
             }),
             cluster: unknown_cluster(),
+            operators: Arc::new(Operators::new([], Throttle::new(0, 0))),
+            events: Events::default(),
+        }
+    }
+
+    /// A session in which a test says one line after the other.
+    pub struct Talk {
+        pub session: Session,
+        pub state: AdminState,
+    }
+
+    impl Talk {
+        pub fn new(state: AdminState) -> Talk {
+            let session = Session::new(7, "127.0.0.1:5".to_owned(), state.operators.first());
+            Talk { session, state }
+        }
+
+        /// The bytes that answer a line of words.
+        pub fn say(&mut self, line: &str) -> String {
+            let words: Vec<Bytes> = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+            let Outcome::Now(reply) = answer(&words, &mut self.session, &self.state) else { panic!("{line} asks the cluster") };
+            let mut out = BytesMut::new();
+            reply.write(self.session.proto, &mut out).expect("replies can be written");
+            String::from_utf8_lossy(&out).into_owned()
         }
     }
 
     /// The bytes that answer a line of words, as sent to a client that has said HELLO `proto`.
     pub fn answer_to(line: &str, proto: Proto) -> String {
-        let words: Vec<Bytes> = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
-        let mut session = Session { id: 7, proto, closing: false };
-        let Outcome::Now(reply) = answer(&words, &mut session, &state()) else { panic!("{line} asks the cluster") };
-        let mut out = BytesMut::new();
-        reply.write(session.proto, &mut out).expect("replies can be written");
-        String::from_utf8_lossy(&out).into_owned()
+        let mut talk = Talk::new(state());
+        talk.session.proto = proto;
+        talk.say(line)
     }
 
     #[track_caller]

@@ -4,11 +4,16 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::ListenAddr;
+
+/// After so much silence the system asks whether a connection's machine is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// A bound address. A unix socket's file goes with it.
 #[derive(Debug)]
@@ -55,15 +60,18 @@ impl Listener {
         }
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// A connection, and where it comes from.
+    pub(super) async fn accept(&self) -> io::Result<(Box<dyn Stream>, String)> {
         match &self.0 {
             Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 // An answer is one write; it shall not wait for the next.
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                // Who only listens sends nothing: the system must find out that its machine is gone.
+                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+                Ok((Box::new(stream), peer.to_string()))
             }
-            Socket::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
+            Socket::Unix { listener, path } => Ok((Box::new(listener.accept().await?.0), format!("{}:0", path.display()))),
         }
     }
 }
@@ -86,7 +94,7 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
         _ => Err(error),
     })?;
     let socket = Socket::Unix { listener, path: path.to_owned() };
-    // There is no password: only the proxy's own user may connect.
+    // With or without a password: only the proxy's own user may connect.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(socket)
 }

@@ -4,12 +4,18 @@
 //! parser. Dispatch, `PROXY HELP`, `COMMAND` and `COMMAND DOCS` (by which redis-cli completes and hints) are made from
 //! the list of them. Requests are read with the proxy's own scanner, replies are written with `redis-protocol`.
 //!
-//! The port asks for no password, so the configuration lets it listen on loopback addresses and unix sockets only.
+//! Who may give a command is decided by [`Operators`]; without users the configuration lets the port listen on loopback addresses
+//! and unix sockets only. What happens is told live through [`Events`]. The same commands can be given on clients' ports
+//! (`admin.on_client_ports`); the workers pass them on.
 
+mod calls;
+mod changes;
 mod commands;
 mod definition;
 mod docs;
+mod events;
 mod listener;
+mod operators;
 mod reply;
 mod request;
 mod server;
@@ -22,8 +28,9 @@ use std::sync::Arc;
 use crate::control::Dialer;
 use crate::topology::TopologyHandle;
 
-pub use definition::Role;
+pub use events::{Channel, Events};
 pub use listener::{BindError, Listener, bind};
+pub use operators::Operators;
 pub use server::serve;
 
 /// What INFO tells: sections in order, each with its lines in order.
@@ -35,6 +42,8 @@ pub struct AdminState {
     /// Gathers the facts of this moment. Called on the thread that serves the port, once per INFO.
     pub info: Arc<dyn Fn() -> Facts + Send + Sync>,
     pub cluster: Cluster,
+    pub operators: Arc<Operators>,
+    pub events: Events,
 }
 
 /// The way to the cluster, for commands that look at it.

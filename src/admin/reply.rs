@@ -23,11 +23,16 @@ pub(super) enum Reply {
     Simple(String),
     /// Code and text, one line.
     Error(String),
+    Null,
     Integer(i64),
     Bulk(Bytes),
     /// Several lines for people. RESP2: a bulk string, RESP3: verbatim text.
     Text(String),
     Array(Vec<Reply>),
+    /// What a subscriber is told. RESP2: an array.
+    Push(Vec<Reply>),
+    /// More than one reply to one request.
+    Several(Vec<Reply>),
     /// RESP2: keys and values in turn.
     Map(Vec<(Reply, Reply)>),
     /// Pairs for people. RESP2: one short line each, aligned. RESP3: a map.
@@ -68,6 +73,11 @@ impl Reply {
                 open(out, '*', items.len());
                 items.into_iter().try_for_each(|item| item.write(proto, out))
             }
+            (Self::Push(items), _) => {
+                open(out, if proto == Proto::Resp3 { '>' } else { '*' }, items.len());
+                items.into_iter().try_for_each(|item| item.write(proto, out))
+            }
+            (Self::Several(replies), _) => replies.into_iter().try_for_each(|reply| reply.write(proto, out)),
             (Self::Map(pairs), _) => {
                 match proto {
                     Proto::Resp2 => open(out, '*', 2 * pairs.len()),
@@ -91,6 +101,8 @@ impl Reply {
             (Self::Report(report), Proto::Resp3) => write_value(&report.value, out),
             (Self::Simple(text), Proto::Resp2) => write2(Resp2Frame::SimpleString(text.into()), out),
             (Self::Error(text), Proto::Resp2) => write2(Resp2Frame::Error(text.into()), out),
+            (Self::Null, Proto::Resp2) => write2(Resp2Frame::Null, out),
+            (Self::Null, Proto::Resp3) => write3(Resp3Frame::Null, out),
             (Self::Integer(number), Proto::Resp2) => write2(Resp2Frame::Integer(number), out),
             (Self::Bulk(bytes), Proto::Resp2) => write2(Resp2Frame::BulkString(bytes), out),
             (Self::Text(text), Proto::Resp2) => write2(Resp2Frame::BulkString(text.into()), out),

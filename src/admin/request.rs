@@ -45,7 +45,7 @@ impl RequestReader {
                 }
             };
             match words.first() {
-                // A web page can make a browser post to a loopback port; the port asks for no password.
+                // A web page can make a browser post to a loopback port, which may ask for no password.
                 Some(name) if is_http(name) => return Err(ProtocolError::Http),
                 Some(_) => return Ok(Some(words)),
                 None => {}

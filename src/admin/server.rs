@@ -8,15 +8,18 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::AdminState;
+use super::calls::serve_calls;
+use super::changes::tell_changes;
 use super::definition::{Outcome, Session, answer};
 use super::listener::{Listener, Stream};
 use super::reply::Reply;
 use super::request::RequestReader;
+use crate::net::ToOperators;
 use crate::resp::Proto;
 use crate::telemetry::log::RateLimitedLine;
 
@@ -35,6 +38,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Who does not read an answer for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Who listens to events may have halted the terminal for a while; what happens meanwhile is counted, not kept.
+const LISTENER_WRITE_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// When no connection can be accepted (no file descriptor is left), trying again at once would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,12 +52,20 @@ struct Shared {
     next_id: Arc<AtomicU64>,
 }
 
-/// Serves the admin port until `shutdown` is ready, then cuts every connection and closes the listeners.
-pub async fn serve(listeners: Vec<Listener>, state: AdminState, shutdown: impl Future<Output = ()>) {
+/// Serves the admin port, and the `calls` from clients' ports, until `shutdown` is ready; then cuts every connection and closes the
+/// listeners.
+pub async fn serve(
+    listeners: Vec<Listener>,
+    calls: mpsc::UnboundedReceiver<ToOperators>,
+    state: AdminState,
+    shutdown: impl Future<Output = ()>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let shared = Shared { state, places, next_id: Arc::new(AtomicU64::new(1)) };
     // Dropped at the end of this function, which aborts what is in it.
     let mut accepting = JoinSet::new();
+    accepting.spawn(serve_calls(calls, shared.state.clone()));
+    accepting.spawn(tell_changes(shared.state.cluster.topology.maps(), shared.state.events.clone()));
     for listener in listeners {
         tracing::info!(address = %listener.address(), "listening for operators");
         accepting.spawn(accept_all(listener, shared.clone()));
@@ -65,8 +79,8 @@ async fn accept_all(listener: Listener, shared: Shared) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok(stream) => {
-                    connections.spawn(serve_one(stream, shared.clone()));
+                Ok((stream, peer)) => {
+                    connections.spawn(serve_one(stream, peer, shared.clone()));
                 }
                 Err(error) => {
                     if let Some(suppressed) = failures.allow(Instant::now()) {
@@ -80,12 +94,12 @@ async fn accept_all(listener: Listener, shared: Shared) {
     }
 }
 
-async fn serve_one(mut stream: Box<dyn Stream>, shared: Shared) {
+async fn serve_one(mut stream: Box<dyn Stream>, peer: String, shared: Shared) {
     // Errors end the connection and concern nobody else.
     let _ = match shared.places.try_acquire() {
         Ok(_place) => {
             let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-            converse(&mut stream, Session { id, proto: Proto::Resp2, closing: false }, &shared.state).await
+            converse(&mut stream, Session::new(id, peer, shared.state.operators.first()), &shared.state).await
         }
         Err(_) => refuse(&mut stream).await,
     };
@@ -95,7 +109,7 @@ async fn refuse(stream: &mut Box<dyn Stream>) -> io::Result<()> {
     let mut out = BytesMut::new();
     let full = Reply::Error("ERR max number of clients reached".to_owned());
     full.write(Proto::Resp2, &mut out).map_err(io::Error::other)?;
-    send(stream, &mut out).await
+    send(stream, &mut out, WRITE_TIMEOUT).await
 }
 
 async fn converse(stream: &mut Box<dyn Stream>, mut session: Session, state: &AdminState) -> io::Result<()> {
@@ -109,20 +123,33 @@ async fn converse(stream: &mut Box<dyn Stream>, mut session: Session, state: &Ad
                     Outcome::Now(reply) => reply,
                     Outcome::Later(reply) => {
                         // What was answered before need not wait for the cluster.
-                        send(stream, &mut out).await?;
+                        send(stream, &mut out, WRITE_TIMEOUT).await?;
                         reply.await
                     }
                 };
                 reply.write(session.proto, &mut out).map_err(io::Error::other)?;
                 if out.len() > OUTPUT_BYTES {
-                    send(stream, &mut out).await?;
+                    send(stream, &mut out, WRITE_TIMEOUT).await?;
                 }
             }
-            Ok(None) => {
-                send(stream, &mut out).await?;
+            Ok(None) if session.subscribed.is_empty() => {
+                send(stream, &mut out, WRITE_TIMEOUT).await?;
                 received.reserve(READ_BYTES);
                 if timeout(IDLE_TIMEOUT, stream.read_buf(&mut received)).await?? == 0 {
                     return Ok(());
+                }
+            }
+            Ok(None) => {
+                send(stream, &mut out, LISTENER_WRITE_TIMEOUT).await?;
+                received.reserve(READ_BYTES);
+                tokio::select! {
+                    read = stream.read_buf(&mut received) => if read? == 0 {
+                        return Ok(());
+                    },
+                    (channel, line) = session.subscribed.next() => {
+                        let message = [Reply::bulk("message"), Reply::bulk(channel.name()), Reply::bulk(&line)];
+                        Reply::Push(message.into()).write(session.proto, &mut out).map_err(io::Error::other)?;
+                    }
                 }
             }
             Err(error) => {
@@ -133,12 +160,12 @@ async fn converse(stream: &mut Box<dyn Stream>, mut session: Session, state: &Ad
             }
         }
     }
-    send(stream, &mut out).await
+    send(stream, &mut out, WRITE_TIMEOUT).await
 }
 
-async fn send(stream: &mut Box<dyn Stream>, out: &mut BytesMut) -> io::Result<()> {
+async fn send(stream: &mut Box<dyn Stream>, out: &mut BytesMut, limit: Duration) -> io::Result<()> {
     if !out.is_empty() {
-        timeout(WRITE_TIMEOUT, stream.write_all_buf(out)).await??;
+        timeout(limit, stream.write_all_buf(out)).await??;
     }
     Ok(())
 }
@@ -148,8 +175,8 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::admin::bind;
     use crate::admin::definition::tests::state;
+    use crate::admin::{Channel, bind};
     use crate::config::ListenAddr;
 
     /// Runs `test` with the address of a served admin port.
@@ -160,7 +187,7 @@ mod tests {
             let listeners = bind(&[address]).await.expect("a free address");
             let address = listeners[0].address();
             let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-            let serving = tokio::spawn(serve(listeners, state(), async { drop(stopped.await) }));
+            let serving = tokio::spawn(serve(listeners, mpsc::unbounded_channel().1, state(), async { drop(stopped.await) }));
             let outcome = test(address).await;
             drop(stop);
             serving.await.expect("serving ends in order");
@@ -223,6 +250,46 @@ mod tests {
             rest(&mut leaving).await;
             let mut next = TcpStream::connect(&address).await.expect("it listens");
             assert_eq!(exchange(&mut next, b"PING\r\n", 7).await, "+PONG\r\n");
+        });
+    }
+
+    #[test]
+    fn a_listener_that_does_not_read_is_told_what_it_missed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            // Its end of the wire holds a few lines only.
+            let (mut near, far) = tokio::io::duplex(256);
+            let (state, lines_told) = (state(), 5000);
+            let events = state.events.clone();
+            let serving = tokio::spawn(async move {
+                let session = Session::new(1, "test:0".to_owned(), state.operators.first());
+                let mut stream: Box<dyn Stream> = Box::new(far);
+                converse(&mut stream, session, &state).await
+            });
+            let subscribed = "*3\r\n$9\r\nsubscribe\r\n$17\r\nkeyway:migrations\r\n:1\r\n";
+            assert_eq!(exchange(&mut near, b"SUBSCRIBE keyway:migrations\r\n", subscribed.len()).await, subscribed);
+            for number in 0..lines_told {
+                events.tell(Channel::Migrations, &format!("line {number}."));
+                tokio::task::yield_now().await;
+            }
+            events.tell(Channel::Migrations, "the end.");
+            let mut text = String::new();
+            while !text.contains("the end.") {
+                let mut buffer = [0; 4096];
+                let count = near.read(&mut buffer).await.expect("it is served");
+                text.push_str(std::str::from_utf8(&buffer[..count]).expect("text"));
+            }
+            let shown = text.lines().filter(|line| line.contains(" line ")).count();
+            let missed: Vec<usize> = text
+                .lines()
+                .filter_map(|line| line.split_once(" lines missed: this connection reads too slowly"))
+                .filter_map(|(count, _)| count.parse().ok())
+                .collect();
+            assert_eq!(shown + missed.iter().sum::<usize>(), lines_told, "{missed:?}");
+            assert!(!missed.is_empty());
+            assert_eq!(exchange(&mut near, b"PING\r\n", 20).await, "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+            drop(near);
+            serving.await.expect("nothing panics there").expect("it ends in order");
         });
     }
 

@@ -23,7 +23,7 @@ pub(super) enum Kind {
 }
 
 impl Argument {
-    fn new(kind: Kind) -> Self {
+    pub fn new(kind: Kind) -> Self {
         Self { kind, optional: false, multiple: false }
     }
 

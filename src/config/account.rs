@@ -1,12 +1,25 @@
-//! A user of the proxy's own, as configured.
+//! Users of the proxy's own, as configured: clients and operators.
 
 use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::access::Role;
 
 /// What `auth.users` holds: a name, and what lets it in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccountRule {
     pub name: String,
     /// The SHA-256 of a password; `None` lets in whoever gives the name.
+    pub password_sha256: Option<[u8; 32]>,
+}
+
+/// What `admin.users` holds: a name, what it may do, and what lets it in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OperatorRule {
+    pub name: String,
+    pub role: Role,
+    /// The SHA-256 of a password; `None` lets in whoever gives the name, and only to look.
     pub password_sha256: Option<[u8; 32]>,
 }
 
@@ -17,15 +30,48 @@ impl AccountRule {
     /// Reads `name:nopass` or `name:` and 64 hexadecimal digits. The error ends the sentence "found ..., which ...".
     pub fn parse(text: &str) -> Result<AccountRule, &'static str> {
         let (name, password) = text.rsplit_once(':').ok_or("which is no name, colon and SHA-256 of a password")?;
-        if name.is_empty() || name.len() > NAME_LEN_MAX || name.contains(char::is_whitespace) {
-            return Err("whose name is empty, too long or has a blank");
-        }
+        check_name(name)?;
         let password_sha256 = match password {
             "nopass" => None,
             digits => Some(sha256_of(digits).ok_or("whose password is no SHA-256 in 64 hexadecimal digits, and not nopass")?),
         };
         Ok(AccountRule { name: name.to_owned(), password_sha256 })
     }
+}
+
+impl OperatorRule {
+    /// Reads `name:role:` and 64 hexadecimal digits, `>` and a password, or `nopass`. The error ends the sentence "found ..., which ...".
+    pub fn parse(text: &str) -> Result<OperatorRule, &'static str> {
+        let mut parts = text.splitn(3, ':');
+        let (Some(name), Some(role), Some(secret)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err("which is no name, role and password with colons between");
+        };
+        check_name(name)?;
+        let role = match role {
+            "viewer" => Role::Viewer,
+            "operator" => Role::Operator,
+            _ => return Err("whose role is neither viewer nor operator"),
+        };
+        let password_sha256 = match secret.strip_prefix('>') {
+            Some("") => return Err("whose password is empty"),
+            // From here on only its hash is known: nothing can show what was written.
+            Some(password) => Some(Sha256::digest(password).into()),
+            None if secret == "nopass" && role == Role::Viewer => None,
+            None if secret == "nopass" => return Err("who may change everything and has no password"),
+            None => {
+                let hash = sha256_of(secret);
+                Some(hash.ok_or("whose password is no SHA-256 in 64 hexadecimal digits, no > and a text, and not nopass")?)
+            }
+        };
+        Ok(OperatorRule { name: name.to_owned(), role, password_sha256 })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.len() > NAME_LEN_MAX || name.contains(char::is_whitespace) {
+        return Err("whose name is empty, too long or has a blank");
+    }
+    Ok(())
 }
 
 fn sha256_of(digits: &str) -> Option<[u8; 32]> {
@@ -42,10 +88,28 @@ fn sha256_of(digits: &str) -> Option<[u8; 32]> {
 impl fmt::Display for AccountRule {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}:", self.name)?;
-        match &self.password_sha256 {
-            None => out.write_str("nopass"),
-            Some(hash) => hash.iter().try_for_each(|byte| write!(out, "{byte:02x}")),
-        }
+        write_secret(out, self.password_sha256.as_ref())
+    }
+}
+
+impl fmt::Display for OperatorRule {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}:", self.name, self.role)?;
+        write_secret(out, self.password_sha256.as_ref())
+    }
+}
+
+fn write_secret(out: &mut fmt::Formatter<'_>, password_sha256: Option<&[u8; 32]>) -> fmt::Result {
+    match password_sha256 {
+        None => out.write_str("nopass"),
+        Some(hash) => hash.iter().try_for_each(|byte| write!(out, "{byte:02x}")),
+    }
+}
+
+impl fmt::Debug for OperatorRule {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = if self.password_sha256.is_some() { "***" } else { "nopass" };
+        write!(out, "OperatorRule({}:{}:{secret})", self.name, self.role)
     }
 }
 
@@ -69,6 +133,30 @@ mod tests {
         assert_eq!(AccountRule::parse(&format!("a:b:{}", hash.to_uppercase())).map(|account| account.name), Ok("a:b".to_owned()));
         for wrong in ["", "app", ":nopass", "app:", "app:secret", "a b:nopass", &format!("app:{}g", &hash[1..])] {
             assert!(AccountRule::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_operator_has_a_role_and_a_password() {
+        let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        let shown = |text: &str| OperatorRule::parse(text).map(|rule| rule.to_string());
+        assert_eq!(shown(&format!("ann:operator:{hash}")), Ok(format!("ann:operator:{hash}")));
+        assert_eq!(shown("ann:viewer:>test"), Ok(format!("ann:viewer:{hash}")), "the hash stands for the password");
+        assert_eq!(shown("default:viewer:nopass"), Ok("default:viewer:nopass".to_owned()));
+        assert!(OperatorRule::parse("a:viewer:>p:q").is_ok(), "a password may hold colons");
+        assert!(!format!("{:?}", OperatorRule::parse("a:viewer:>test")).contains("9f86"));
+        for wrong in [
+            "",
+            "ann",
+            "ann:operator",
+            "ann:admin:>x",
+            ":viewer:>x",
+            "ann:operator:nopass",
+            "ann:viewer:",
+            "ann:viewer:>",
+            "ann:viewer:x",
+        ] {
+            assert!(OperatorRule::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

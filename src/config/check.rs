@@ -17,6 +17,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
         found.push(Contradiction { keys: keys.to_vec(), problem });
     };
     listeners(config, &mut refuse);
+    operators(config, &mut refuse);
     cluster(config, &mut refuse);
     limits(config, &mut refuse);
     found
@@ -28,17 +29,6 @@ fn listeners(config: &Config, refuse: &mut Refuse<'_>) {
     if config.proxy.listen.is_empty() {
         refuse(&["proxy.listen"], "expected at least one address, found none: no client could connect".to_owned());
     }
-    for address in &config.admin.listen {
-        if let ListenAddr::Tcp(tcp) = address
-            && !tcp.is_loopback()
-        {
-            let problem = format!(
-                "expected a loopback address or a unix socket, found {tcp}: the admin port asks for no password, \
-                 so it must not be reachable from other machines"
-            );
-            refuse(&["admin.listen"], problem);
-        }
-    }
     let named = |name: &'static str, list: &[ListenAddr]| -> Vec<(&'static str, ListenAddr)> {
         list.iter().map(|address| (name, address.clone())).collect()
     };
@@ -48,6 +38,36 @@ fn listeners(config: &Config, refuse: &mut Refuse<'_>) {
         if let Some((earlier, _)) = all[..index].iter().find(|(_, other)| is_same(other, address)) {
             let problem = format!("expected every address to be listened on once, found {address} again");
             refuse(&[*name, *earlier], problem);
+        }
+    }
+}
+
+fn operators(config: &Config, refuse: &mut Refuse<'_>) {
+    let admin = &config.admin;
+    for address in &admin.listen {
+        if let ListenAddr::Tcp(tcp) = address
+            && !tcp.is_loopback()
+            && !admin.is_locked()
+        {
+            let problem = format!(
+                "expected a loopback address or a unix socket, found {tcp}: without admin.password or admin.users \
+                 whoever reaches the admin port may do everything, so it must not be reachable from other machines"
+            );
+            refuse(&["admin.listen", "admin.password", "admin.users"], problem);
+        }
+    }
+    if admin.on_client_ports && !admin.is_locked() {
+        let problem = "expected admin.password or admin.users beside admin.on_client_ports, found neither: every client could \
+                       do everything";
+        refuse(&["admin.on_client_ports", "admin.password", "admin.users"], problem.to_owned());
+    }
+    if admin.password.is_some() && admin.users.iter().any(|user| user.name == "default") {
+        let problem = "expected no user called default beside admin.password, which is the default user's password";
+        refuse(&["admin.users", "admin.password"], problem.to_owned());
+    }
+    for (index, user) in admin.users.iter().enumerate() {
+        if admin.users[..index].iter().any(|earlier| earlier.name == user.name && earlier.role != user.role) {
+            refuse(&["admin.users"], format!("expected one role for each name, found two for {}", user.name));
         }
     }
 }

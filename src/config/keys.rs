@@ -222,8 +222,43 @@ pub static KEYS: &[Key] = &[
         default: "127.0.0.1:6390",
         unit: "",
         reload: Reload::Restart,
-        meaning: "Where operators connect (redis-cli -p 6390, then PROXY HELP). Loopback addresses and unix \
-                  sockets only, since it asks for no password. An empty list turns it off.",
+        meaning: "Where operators connect (redis-cli -p 6390, then PROXY HELP). Any address but a loopback one or a unix socket \
+                  needs admin.password or admin.users. A unix socket is open to the proxy's own user of the machine only. An \
+                  empty list turns it off.",
+    },
+    Key {
+        name: "admin.password",
+        kind: Kind::Secret { field: |config| &mut config.admin.password },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The password of the admin port's default user, who is an operator; with it nobody is let in without one. Prefer \
+                  the environment variable, or admin.users with a hash. Wrong passwords are limited by auth.failures.",
+    },
+    Key {
+        name: "admin.users",
+        kind: Kind::Operators { field: |config| &mut config.admin.users },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The users of the admin port: name:role:HASH, where HASH is the SHA-256 of the password in hexadecimal digits, as \
+                  for auth.users, or name:role:>PASSWORD. A viewer may look, an operator may do everything; PROXY HELP tells of \
+                  each command who may give it. default:viewer:nopass lets everybody look who reaches the port. Without users and \
+                  without admin.password everybody who reaches it is an operator.",
+    },
+    Key {
+        name: "admin.on_client_ports",
+        kind: Kind::Choice {
+            of: &["off", "on"],
+            set: |config, index| config.admin.on_client_ports = index == 1,
+            get: |config| usize::from(config.admin.on_client_ports),
+        },
+        default: "off",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Whether the clients' ports know the PROXY commands, for operators who reach nothing else. A client is nobody there, \
+                  whatever user of the cluster it is, until PROXY AUTH [username] password names a user of the admin port; RESET \
+                  ends it. Needs admin.password or admin.users. off answers PROXY as the servers do: an unknown command.",
     },
     Key {
         name: "retry.deadline",

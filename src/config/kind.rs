@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::account::AccountRule;
+use super::account::{AccountRule, OperatorRule};
 use super::address::{AddressRule, HostPort, ListenAddr};
 use super::resolved::Config;
 use super::secret::{HIDDEN, Secret};
@@ -27,6 +27,10 @@ pub enum Kind {
     /// Users of the proxy's own.
     Accounts {
         field: Field<Vec<AccountRule>>,
+    },
+    /// Users of the admin port.
+    Operators {
+        field: Field<Vec<OperatorRule>>,
     },
     /// Names of commands and of their categories.
     Commands {
@@ -84,6 +88,9 @@ impl Kind {
             Self::Hosts { .. } => "host:port, or a list of them".to_owned(),
             Self::AddressMap { .. } => "host:port=host:port or host=host, or a list of them".to_owned(),
             Self::Accounts { .. } => "name:SHA-256 or name:nopass, or a list of them".to_owned(),
+            Self::Operators { .. } => {
+                "name:role:SHA-256, name:role:>PASSWORD or name:viewer:nopass, or a list of them".to_owned()
+            }
             Self::Commands { .. } => "a command, command|subcommand or @category, or a list of them".to_owned(),
             Self::Count { range, .. } => format!("a whole number from {} to {}", range.start(), range.end()),
             Self::Size { range, .. } => {
@@ -106,6 +113,7 @@ impl Kind {
             Self::Hosts { field } => *field(config) = parse_list(value, source, parse_node)?,
             Self::AddressMap { field } => *field(config) = parse_list(value, source, AddressRule::parse)?,
             Self::Accounts { field } => *field(config) = parse_secret_list(value, source, AccountRule::parse)?,
+            Self::Operators { field } => *field(config) = parse_secret_list(value, source, OperatorRule::parse)?,
             Self::Commands { field } => *field(config) = parse_list(value, source, parse_command)?,
             Self::Count { range, field } => {
                 let count = number(value).and_then(|text| text.parse().ok());
@@ -149,6 +157,7 @@ impl Kind {
             Self::Hosts { field } => show_list(field(config)),
             Self::AddressMap { field } => show_list(field(config)),
             Self::Accounts { field } => show_list(field(config)),
+            Self::Operators { field } => show_list(field(config)),
             Self::Commands { field } => show_list(field(config)),
             Self::Count { field, .. } => field(config).to_string(),
             Self::Size { field, .. } => quoted(&show_size(*field(config))),

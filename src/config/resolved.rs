@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::account::AccountRule;
+use super::account::{AccountRule, OperatorRule};
 use super::address::{AddressRule, HostPort, ListenAddr};
 use super::keys::KEYS;
 use super::secret::Secret;
@@ -80,8 +80,21 @@ pub struct Commands {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
-    /// Loopback addresses and unix sockets only; may be empty.
+    /// Loopback addresses and unix sockets only, unless there is a password or a user; may be empty.
     pub listen: Vec<ListenAddr>,
+    /// The default user's, who is an operator; never beside a rule for that name.
+    pub password: Option<Secret>,
+    /// One role a name, and possibly several passwords.
+    pub users: Vec<OperatorRule>,
+    /// Whether clients' ports know the PROXY namespace; only where there is a password or a user.
+    pub on_client_ports: bool,
+}
+
+impl Admin {
+    /// Whether whoever connects must say who he is.
+    pub fn is_locked(&self) -> bool {
+        self.password.is_some() || !self.users.is_empty()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -227,7 +240,7 @@ fn blank() -> Config {
         },
         auth: Auth { mode: AuthMode::Passthrough, users: Vec::new(), failures: 0, failures_window: Duration::ZERO },
         commands: Commands { allow: Vec::new(), deny: Vec::new() },
-        admin: Admin { listen: Vec::new() },
+        admin: Admin { listen: Vec::new(), password: None, users: Vec::new(), on_client_ports: false },
         retry: Retry { deadline: Duration::ZERO, budget_per_hundred: 0, budget_floor_per_second: 0 },
         limits: Limits {
             clients: 0,

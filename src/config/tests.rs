@@ -127,8 +127,24 @@ fn dangerous_and_contradictory_combinations_are_refused() {
     check(&["cluster.seeds="], &["--set cluster.seeds: expected at least one host:port, found none: no node could be found"]);
     check(
         &["admin.listen=127.0.0.1:6390,0.0.0.0:6391,unix:/run/keyway"],
-        &["--set admin.listen: expected a loopback address or a unix socket, found 0.0.0.0:6391: the admin port asks for \
-           no password, so it must not be reachable from other machines"],
+        &["--set admin.listen: expected a loopback address or a unix socket, found 0.0.0.0:6391: without \
+           admin.password or admin.users whoever reaches the admin port may do everything, so it must not be reachable from \
+           other machines"],
+    );
+    check(&["admin.listen=0.0.0.0:6391", "admin.password=hunter2"], &[]);
+    check(&["admin.listen=0.0.0.0:6391", "admin.users=ann:operator:>hunter2"], &[]);
+    check(
+        &["admin.on_client_ports=on"],
+        &["--set admin.on_client_ports: expected admin.password or admin.users beside admin.on_client_ports, found neither: \
+           every client could do everything"],
+    );
+    check(
+        &["admin.password=hunter2", "admin.users=default:viewer:nopass"],
+        &["--set admin.users: expected no user called default beside admin.password, which is the default user's password"],
+    );
+    check(
+        &["admin.users=ann:viewer:>one,ann:operator:>two"],
+        &["--set admin.users: expected one role for each name, found two for ann"],
     );
     check(&["admin.listen="], &[]);
     check(
@@ -221,6 +237,13 @@ fn the_password_is_never_shown() {
         assert!(mistakes.to_string().contains("found a text, ") && !mistakes.to_string().contains("hunter2"), "{mistakes}");
     }
 
+    for users in ["\"ann:operator:hunter2\"", "[\"ann:admin:>hunter2\"]", "\"hunter2\""] {
+        let mistakes = resolve(&inputs(&format!("[admin]\nusers = {users}\n"), &[], &[])).expect_err("mistakes");
+        assert!(mistakes.to_string().contains("found a text, ") && !mistakes.to_string().contains("hunter2"), "{mistakes}");
+    }
+    let operators = resolve(&inputs("[admin]\nusers = \"ann:operator:>hunter2\"\n", &[], &[])).expect("no mistakes");
+    assert!(!format!("{operators:?} {}", operators.show()).contains("hunter2"));
+
     let wrong = inputs("[cluster]\npassword = [\"hunter2\"]\npassword = hunter2\n", &[], &[]);
     let mistakes = resolve(&wrong).expect_err("mistakes");
     assert!(!format!("{mistakes:?} {mistakes}").contains("hunter2"), "{mistakes}");
@@ -243,6 +266,7 @@ fn every_key_sets_its_own_field_and_no_other() {
             Kind::Hosts { .. } => "node:9999",
             Kind::AddressMap { .. } => "a=b",
             Kind::Accounts { .. } => "somebody:nopass",
+            Kind::Operators { .. } => "somebody:viewer:nopass",
             Kind::Commands { .. } => "keys",
             Kind::Count { .. } => "77",
             Kind::Size { .. } => "65537",

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::{
+    access::Entrance,
     cluster::{Persona, Slot},
     command::Command,
     resp::{Limits, Proto, ProtocolError, Span, encode},
@@ -14,7 +15,6 @@ use crate::{
 
 use super::{
     Engine, Event, RefreshCause,
-    accounts::Entrance,
     ids::{ClientId, NONE, Ticket, UserId},
     lane::{Lease, Role, Via},
     local::{BAD_NAME, OK, SYNTAX, is_plain, strict_integer},
@@ -198,7 +198,7 @@ impl Engine {
     fn enter(&mut self, index: u32, login: &Login) -> Result<(), Vec<u8>> {
         let Identity::Proxy(accounts) = self.settings.identity.clone() else { return Ok(()) };
         self.may_try(index)?;
-        match accounts.enter(login) {
+        match accounts.enter(login.name.as_deref(), login.password.expose()) {
             Entrance::As(name) => {
                 self.counters.logins += 1;
                 let session = &mut self.clients[index as usize];
@@ -440,6 +440,7 @@ impl Engine {
         if let Some(labels) = session.labels.as_mut() {
             labels.name.clear();
             (labels.no_evict, labels.no_touch) = (false, false);
+            labels.operator = None;
         }
         self.reply_now(index, b"+RESET\r\n");
         Ok(())

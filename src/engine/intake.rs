@@ -278,6 +278,9 @@ impl Engine {
             {
                 return taken;
             }
+            if self.is_for_operators(index, spans[0].of(frame)) {
+                return self.call_operators(index, frame, spans);
+            }
             return self.unknown(index, frame, spans);
         };
         let command = match spans.get(1) {

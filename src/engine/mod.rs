@@ -6,7 +6,6 @@
 //! The life of a request: `intake` (bytes → requests → where they go) → `send` (onto a lane) → `answer` (lane bytes → replies →
 //! their clients). What is refused or lost on the way goes through `pump`, by the table in `retry`; what has many parts through `merge`.
 
-mod accounts;
 mod answer;
 mod blocking;
 mod client_filter;
@@ -29,6 +28,7 @@ mod merge_replies;
 mod modes;
 mod monitor;
 mod notify;
+mod operators;
 mod orders;
 mod permission;
 mod persona;
@@ -46,7 +46,6 @@ mod settings;
 mod since;
 mod split;
 mod table;
-mod throttle;
 mod tracking;
 
 mod transaction;
@@ -70,20 +69,6 @@ use crate::{
     resp::Span,
 };
 
-pub use self::{
-    accounts::{Accounts, Secret},
-    counters::Counters,
-    face::Face,
-    ids::{ClientId, LaneId, Micros},
-    info::ProxyFacts,
-    orders::{Order, OrderToken, Outcome},
-    pubsub::Registry,
-    scripts::Scripts,
-    settings::{Auth, Identity, Settings},
-    throttle::Throttle,
-    tracking::Invalidation,
-    transaction::CrossSlot,
-};
 use self::{
     client_pause::ClientPause,
     lane::{Lane, LaneState},
@@ -102,6 +87,19 @@ use self::{
     unknown::Learned,
     users::Users,
 };
+pub use self::{
+    counters::Counters,
+    face::Face,
+    ids::{ClientId, LaneId, Micros},
+    info::ProxyFacts,
+    operators::{ProxyAnswer, ProxyCall},
+    orders::{Order, OrderToken, Outcome},
+    pubsub::Registry,
+    scripts::Scripts,
+    settings::{Auth, Identity, Settings},
+    tracking::Invalidation,
+    transaction::CrossSlot,
+};
 
 /// What the driver is to do.
 #[derive(Debug)]
@@ -118,6 +116,8 @@ pub enum Event {
     Refresh(RefreshCause),
     /// Have every worker, this one too, `obey` the order, then call `obeyed` with the sum of what came of it.
     Order { token: OrderToken, order: Order },
+    /// Have the control thread carry out a PROXY command, then call `operators_answered`.
+    CallOperators { token: OrderToken, call: Box<ProxyCall> },
     /// Have every worker, this one too, call `invalidated`: one of them may have the client.
     Invalidate(Invalidation),
     /// Have every worker, this one too, call `redirect_broken`: a client is gone that others redirect to.

@@ -58,11 +58,11 @@ impl std::ops::AddAssign for Outcome {
     }
 }
 
-/// Names the reply that awaits an order's outcome.
+/// Names the reply that awaits the outcome of an order, or the answer of the operators' thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrderToken {
-    client: u32,
-    seq: u32,
+    pub(super) client: u32,
+    pub(super) seq: u32,
 }
 
 impl Engine {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use crate::{
+    access::Standing,
     command::Command,
     resp::{Proto, RequestScanner},
 };
@@ -236,6 +237,8 @@ pub struct Labels {
     pub no_touch: bool,
     /// CLIENT CAPA redirect.
     pub redirect: bool,
+    /// Whom PROXY AUTH has made of it.
+    pub operator: Option<Standing>,
 }
 
 /// See the module's head.

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::{command::Policy, resp::Limits};
+use crate::{
+    access::{Accounts, Throttle},
+    command::Policy,
+    resp::Limits,
+};
 
-use super::{accounts::Accounts, ids::Micros, throttle::Throttle, transaction::CrossSlot};
+use super::{ids::Micros, transaction::CrossSlot};
 
 /// The engine's share of the configuration, resolved.
 #[derive(Clone, Debug)]
@@ -45,6 +49,8 @@ pub struct Settings {
     pub throttle: Arc<Throttle>,
     /// What the operator refuses, and what he allows.
     pub policy: Arc<Policy>,
+    /// Whether clients' ports know PROXY.
+    pub proxy_commands: bool,
     /// TCP port shown in INFO, 0 when the proxy listens on unix sockets only.
     pub tcp_port: u16,
 }
@@ -94,6 +100,7 @@ impl Default for Settings {
             users_max: 1000,
             throttle: Arc::new(Throttle::new(0, 0)),
             policy: Arc::default(),
+            proxy_commands: false,
             tcp_port: 0,
         }
     }

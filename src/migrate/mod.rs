@@ -1,5 +1,6 @@
 //! Slots on the move: what the cluster looks like, what is to move, and how it is moved.
 //!
+//! - `hot` — the slots that weigh most
 //! - `inventory`, `survey` — the facts, from every node itself
 //! - `plan` — PURE: the moves that reach a goal, and their order
 //! - `recovery`, `refusal`, `pace` — PURE: the next step of a slot, what an answer to MIGRATE means, how much at a time
@@ -7,6 +8,7 @@
 //! - `preflight` — PURE: what speaks against moving anything now
 
 pub mod execute;
+pub mod hot;
 pub mod inventory;
 pub mod pace;
 pub mod plan;

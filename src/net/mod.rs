@@ -10,6 +10,7 @@ mod listener;
 mod socket;
 mod worker;
 
+pub use crate::engine::{ProxyAnswer, ProxyCall};
 pub use clock::Clock;
 pub use listener::{Accepted, BindError, Listener};
-pub use worker::{Shared, ToWorker, WorkerConfig, WorkerHandle, WorkerStats};
+pub use worker::{Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats};

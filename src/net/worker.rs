@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -22,8 +23,8 @@ use tokio::{
 use crate::{
     cluster::SlotMap,
     engine::{
-        ClientId, Counters, Engine, Event, Face, Invalidation, LaneId, Load, Order, OrderToken, Outcome, Registry, Scripts,
-        Settings,
+        ClientId, Counters, Engine, Event, Face, Invalidation, LaneId, Load, Order, OrderToken, Outcome, ProxyAnswer, ProxyCall,
+        Registry, Scripts, Settings,
     },
     topology::{RefreshCause, TopologyHandle},
 };
@@ -66,6 +67,12 @@ pub enum ToWorker {
     Stop(Duration),
 }
 
+/// A PROXY command of a client's, for the control thread.
+pub struct ToOperators {
+    pub call: ProxyCall,
+    pub answer: oneshot::Sender<ProxyAnswer>,
+}
+
 /// What a worker tells of itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WorkerStats {
@@ -87,6 +94,8 @@ pub struct WorkerConfig {
     pub shared: Arc<Shared>,
     pub maps: watch::Receiver<Option<Arc<SlotMap>>>,
     pub topology: TopologyHandle,
+    /// Whoever carries out PROXY commands; it may be gone.
+    pub operators: mpsc::UnboundedSender<ToOperators>,
     /// All workers, this one too.
     pub peers: Vec<mpsc::UnboundedSender<ToWorker>>,
 }
@@ -231,6 +240,9 @@ impl Worker {
             Event::Order { token, order } => {
                 tokio::task::spawn_local(self.clone().give_order(token, Arc::new(order)));
             }
+            Event::CallOperators { token, call } => {
+                tokio::task::spawn_local(self.clone().call_operators(token, *call));
+            }
             Event::Invalidate(told) => self.tell_all(|| ToWorker::Invalidate(told.clone())),
             Event::TargetGone { id } => self.tell_all(|| ToWorker::TargetGone { id }),
         }
@@ -254,6 +266,17 @@ impl Worker {
             }
         }
         self.with_engine(|engine| engine.obeyed(token, &order, sum));
+    }
+
+    /// Has the control thread carry out a PROXY command, and tells the engine what came of it.
+    async fn call_operators(self: Rc<Self>, token: OrderToken, call: ProxyCall) {
+        let (answer, answered) = oneshot::channel();
+        let standing = call.standing.clone();
+        // Nobody answers once the proxy is stopping.
+        let _ = self.config.operators.send(ToOperators { call, answer });
+        let stopping = ProxyAnswer { reply: Bytes::from_static(b"-ERR proxy: the proxy is stopping\r\n"), standing };
+        let answer = answered.await.unwrap_or(stopping);
+        self.with_engine(|engine| engine.operators_answered(token, answer));
     }
 
     /// Forgets a client whose connection is to be closed, or has ended.

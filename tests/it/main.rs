@@ -19,6 +19,7 @@ mod hostile;
 mod identity;
 mod migrate_execute;
 mod monitor;
+mod operators;
 mod persona;
 mod pubsub;
 mod reshard;

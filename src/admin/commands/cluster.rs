@@ -60,19 +60,6 @@ pub(super) static SLOT: Definition = Definition {
     parse: parse_slot,
 };
 
-pub(super) static SLOTS: Definition = Definition {
-    name: "PROXY SLOTS",
-    syntax: "PROXY SLOTS [JSON]",
-    summary: "List the ranges of slots and their owners",
-    help: "In rising order, gaps included; slots that are being moved stand at the end.",
-    since: "0.1.0",
-    role: Role::Viewer,
-    parse: |arguments| match arguments {
-        [] => Ok(Handler::now(|_, state| state.cluster.topology.current().map_or_else(no_map, |map| slots(&map)))),
-        _ => Err(Wrong::Count),
-    },
-};
-
 pub(super) static TOPOLOGY: Definition = Definition {
     name: "PROXY TOPOLOGY",
     syntax: "PROXY TOPOLOGY [JSON]",
@@ -170,7 +157,7 @@ fn nodes(map: &SlotMap) -> Reply {
     Reply::Report(Report { lines: columns(&rows), value: value.collect() })
 }
 
-fn slots(map: &SlotMap) -> Reply {
+pub(super) fn slots(map: &SlotMap) -> Reply {
     let mut ranges: Vec<(Slot, Slot, Option<u16>)> = Vec::new();
     for slot in Slot::all() {
         let owner = map.owner(slot);

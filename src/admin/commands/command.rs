@@ -53,10 +53,11 @@ mod tests {
 
     #[test]
     fn command_tells_names_and_arities() {
-        check("COMMAND COUNT", ":7\r\n");
+        check("COMMAND COUNT", ":11\r\n");
         let all = answer_to("COMMAND", Proto::Resp2);
         let rest = ":0\r\n:0\r\n:0\r\n*0\r\n*0\r\n*0\r\n";
-        assert!(all.starts_with("*7\r\n*10\r\n$6\r\nclient\r\n:-2\r\n*0\r\n:0\r\n"), "{all}");
+        assert!(all.starts_with("*11\r\n*10\r\n$4\r\nauth\r\n:-2\r\n*0\r\n:0\r\n"), "{all}");
+        assert!(all.contains("*10\r\n$6\r\nclient\r\n:-2\r\n*0\r\n:0\r\n"), "{all}");
         assert!(all.contains(&format!("*10\r\n$10\r\nproxy|help\r\n:-2\r\n*0\r\n{rest}*0\r\n")), "{all}");
         assert!(all.contains(&format!("*10\r\n$4\r\nping\r\n:-1\r\n*0\r\n{rest}*0\r\n")), "{all}");
         check("COMMAND LIST", "-ERR expected COUNT or DOCS, found 'LIST'. Syntax: COMMAND\r\n");

@@ -6,24 +6,34 @@ pub(super) static HELLO: Definition = Definition {
     name: "HELLO",
     syntax: "HELLO [protover [AUTH username password] [SETNAME clientname]]",
     summary: "Choose the protocol version, 2 or 3",
-    help: "In version 3 tables are maps. The admin port asks for no password, so AUTH is refused.",
+    help: "In version 3 tables are maps. AUTH is as the command of that name; the name of SETNAME is not kept.",
     since: "0.1.0",
-    role: Role::Viewer,
+    role: Role::Anyone,
     parse,
 };
 
-/// In Redis's words, which clients look for: somebody who believes to be protected should learn otherwise.
-const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure \
-                           your configuration is correct?";
+const NO_AUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> \
+                       option can be used to authenticate the client and select the RESP protocol version at the same time";
+
+/// A name and a password.
+type Login = (Vec<u8>, Vec<u8>);
 
 fn parse(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
-    let Some((version, options)) = arguments.split_first() else {
-        return Ok(Handler::now(|session, _| greeting(session)));
+    let (proto, login) = match arguments.split_first() {
+        Some((version, options)) => (Some(parse_version(version)?), parse_options(options)?),
+        None => (None, None),
     };
-    let proto = parse_version(version)?;
-    check_options(options)?;
-    Ok(Handler::now(move |session, _| {
-        session.proto = proto;
+    Ok(Handler::now(move |session, state| {
+        if let Some((name, password)) = login {
+            match state.operators.enter(Some(&name), &password, &session.peer, (state.cluster.now_us)()) {
+                Ok(standing) => session.standing = Some(standing),
+                Err(refusal) => return Reply::Error(refusal),
+            }
+        }
+        if session.standing.is_none() {
+            return Reply::Error(NO_AUTH.to_owned());
+        }
+        session.proto = proto.unwrap_or(session.proto);
         greeting(session)
     }))
 }
@@ -38,16 +48,20 @@ fn parse_version(version: &[u8]) -> Result<Proto, Wrong> {
     }
 }
 
-/// The name is not kept: the list of clients tells of those of the proxy's own port.
-fn check_options(mut options: &[&[u8]]) -> Result<(), Wrong> {
+/// The last AUTH counts, as in servers. The name is not kept: the list of clients tells of those of the proxy's own port.
+fn parse_options(mut options: &[&[u8]]) -> Result<Option<Login>, Wrong> {
+    let mut login = None;
     while let Some((option, rest)) = options.split_first() {
-        match (option.to_ascii_uppercase().as_slice(), rest) {
-            (b"AUTH", [_, _, ..]) => return Err(Wrong::Verbatim(NO_PASSWORD.to_owned())),
-            (b"SETNAME", [_, rest @ ..]) => options = rest,
+        options = match (option.to_ascii_uppercase().as_slice(), rest) {
+            (b"AUTH", [name, password, rest @ ..]) => {
+                login = Some((name.to_vec(), password.to_vec()));
+                rest
+            }
+            (b"SETNAME", [_, rest @ ..]) => rest,
             _ => return Err(Wrong::Verbatim(format!("ERR Syntax error in HELLO option '{}'", shown(option)))),
         }
     }
-    Ok(())
+    Ok(login)
 }
 
 fn greeting(session: &Session) -> Reply {
@@ -86,10 +100,6 @@ mod tests {
         check("HELLO x", "-ERR Protocol version is not an integer or out of range\r\n");
         check("HELLO 3 FOO", "-ERR Syntax error in HELLO option 'FOO'\r\n");
         check("HELLO 3 SETNAME", "-ERR Syntax error in HELLO option 'SETNAME'\r\n");
-        check(
-            "HELLO 3 AUTH default secret",
-            "-ERR AUTH <password> called without any password configured for the default user. Are you sure your \
-             configuration is correct?\r\n",
-        );
+        check("HELLO 2 AUTH default secret", &greeting("*14", 2));
     }
 }

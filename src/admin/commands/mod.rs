@@ -1,19 +1,23 @@
 //! The list of all admin commands, one file per family.
 
+mod auth;
 mod check;
 mod client;
 mod cluster;
 mod command;
 mod hello;
+mod hot;
 mod info;
 mod ping;
 mod proxy;
 mod quit;
+mod subscribe;
 
 use super::definition::Definition;
 
 /// In the order of their names, which is the order of help.
 pub(super) static COMMANDS: &[&Definition] = &[
+    &auth::AUTH,
     &client::ID,
     &client::SETINFO,
     &client::SETNAME,
@@ -23,14 +27,19 @@ pub(super) static COMMANDS: &[&Definition] = &[
     &hello::HELLO,
     &info::INFO,
     &ping::PING,
+    &auth::PROXY_AUTH,
     &check::CHECK,
     &proxy::HELP,
     &proxy::INFO,
     &cluster::NODES,
     &cluster::REFRESH,
     &cluster::SLOT,
-    &cluster::SLOTS,
+    &hot::SLOTS,
     &cluster::TOPOLOGY,
     &proxy::VERSION,
+    &auth::WHOAMI,
     &quit::QUIT,
+    &quit::RESET,
+    &subscribe::SUBSCRIBE,
+    &subscribe::UNSUBSCRIBE,
 ];

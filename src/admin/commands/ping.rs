@@ -2,6 +2,7 @@ use bytes::Bytes;
 
 use crate::admin::definition::{Definition, Handler, Role, Wrong};
 use crate::admin::reply::Reply;
+use crate::resp::Proto;
 
 pub(super) static PING: Definition = Definition {
     name: "PING",
@@ -19,7 +20,14 @@ fn parse(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
         [message] => Some(Bytes::copy_from_slice(message)),
         _ => return Err(Wrong::Count),
     };
-    Ok(Handler::now(move |_, _| message.map_or_else(|| Reply::Simple("PONG".to_owned()), Reply::Bulk)))
+    Ok(Handler::now(move |session, _| match message {
+        // Between messages RESP2 has no other way to tell it from one.
+        message if !session.subscribed.is_empty() && session.proto == Proto::Resp2 => {
+            Reply::Array(vec![Reply::bulk("pong"), Reply::Bulk(message.unwrap_or_default())])
+        }
+        Some(message) => Reply::Bulk(message),
+        None => Reply::Simple("PONG".to_owned()),
+    }))
 }
 
 #[cfg(test)]

@@ -49,7 +49,10 @@ fn parse_help(arguments: &[&[u8]]) -> Result<Handler, Wrong> {
     if exact.is_empty() && others.is_empty() {
         return Err(Wrong::Value { expected: "a command that PROXY HELP lists", found: name });
     }
-    let in_brief = others.into_iter().map(|command| (command.syntax.to_owned(), command.summary.to_owned()));
+    let in_brief = others.into_iter().map(|command| {
+        let role = if command.role > Role::Viewer { format!(" ({} only)", command.role) } else { String::new() };
+        (command.syntax.to_owned(), format!("{}{role}", command.summary))
+    });
     let rows = exact.into_iter().flat_map(explain).chain(in_brief).collect();
     Ok(Handler::now(move |_, _| Reply::Table(rows)))
 }

@@ -1,5 +1,25 @@
 use crate::admin::definition::{Definition, Handler, Role, Wrong};
+use crate::admin::events::Subscribed;
 use crate::admin::reply::Reply;
+use crate::resp::Proto;
+
+pub(super) static RESET: Definition = Definition {
+    name: "RESET",
+    syntax: "RESET",
+    summary: "Make the connection as new",
+    help: "It ends subscriptions and forgets who you are; redis-cli sends it to leave SUBSCRIBE.",
+    since: "0.1.0",
+    role: Role::Anyone,
+    parse: |arguments| match arguments {
+        [] => Ok(Handler::now(|session, state| {
+            session.standing = state.operators.first();
+            session.subscribed = Subscribed::default();
+            session.proto = Proto::Resp2;
+            Reply::Simple("RESET".to_owned())
+        })),
+        _ => Err(Wrong::Count),
+    },
+};
 
 pub(super) static QUIT: Definition = Definition {
     name: "QUIT",
@@ -7,7 +27,7 @@ pub(super) static QUIT: Definition = Definition {
     summary: "Close the connection",
     help: "Earlier requests are answered first.",
     since: "0.1.0",
-    role: Role::Viewer,
+    role: Role::Anyone,
     parse,
 };
 

@@ -3,8 +3,9 @@
 use std::{io::IoSlice, sync::Arc};
 
 use crate::{
+    access::Throttle,
     cluster::{Addr, Node, Persona, Role, SlotMap},
-    engine::{ClientId, Engine, Event, LaneId, RefreshCause, Scripts, Settings, Throttle},
+    engine::{ClientId, Engine, Event, LaneId, RefreshCause, Scripts, Settings},
     resp::encode,
 };
 

@@ -1,11 +1,9 @@
-//! The proxy's own users: who may come in when the cluster knows the proxy's account only.
+//! Users of the proxy's own: clients, where the cluster knows the proxy's account only, and operators.
 
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
-
-use super::users::Login;
 
 /// What lets somebody in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -14,6 +12,13 @@ pub enum Secret {
     NoPass,
     /// The SHA-256 of a password.
     Sha256([u8; 32]),
+}
+
+impl Secret {
+    /// Of a password as it was written.
+    pub fn of(password: &[u8]) -> Secret {
+        Secret::Sha256(Sha256::digest(password).into())
+    }
 }
 
 impl std::fmt::Debug for Secret {
@@ -28,7 +33,7 @@ pub struct Accounts(Vec<(Arc<[u8]>, Secret)>);
 
 /// What comes of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Entrance {
+pub enum Entrance {
     As(Arc<[u8]>),
     /// AUTH with one argument, where the default user needs none.
     NoPasswordSet,
@@ -41,16 +46,17 @@ impl Accounts {
     }
 
     /// Whether clients come in without a word.
-    pub(super) fn default_is_open(&self) -> bool {
+    pub fn default_is_open(&self) -> bool {
         self.0.is_empty() || self.0.iter().any(|(name, secret)| **name == *b"default" && *secret == Secret::NoPass)
     }
 
-    pub(super) fn enter(&self, login: &Login) -> Entrance {
-        let wanted = login.name.as_deref().unwrap_or(b"default");
+    /// A login; without a name it is the default user's.
+    pub fn enter(&self, name: Option<&[u8]>, password: &[u8]) -> Entrance {
+        let wanted = name.unwrap_or(b"default");
         if wanted == b"default" && self.default_is_open() {
-            return if login.name.is_none() { Entrance::NoPasswordSet } else { Entrance::As(wanted.into()) };
+            return if name.is_none() { Entrance::NoPasswordSet } else { Entrance::As(wanted.into()) };
         }
-        let digest: [u8; 32] = Sha256::digest(login.password.expose()).into();
+        let digest: [u8; 32] = Sha256::digest(password).into();
         // All of them are compared, so that the time tells nothing of which it was.
         let right = self.0.iter().fold(Choice::from(0), |right, (name, secret)| match secret {
             Secret::NoPass => right | Choice::from(u8::from(**name == *wanted)),
@@ -63,7 +69,6 @@ impl Accounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::users::Password;
 
     fn sha(password: &str) -> Secret {
         Secret::Sha256(Sha256::digest(password.as_bytes()).into())
@@ -72,8 +77,7 @@ mod tests {
     #[track_caller]
     fn check(accounts: &[(&str, Secret)], name: Option<&str>, password: &str, expected: Entrance) {
         let accounts = Accounts::new(accounts.iter().map(|(name, secret)| ((*name).to_owned(), *secret)));
-        let login = Login { name: name.map(|name| name.as_bytes().into()), password: Password::new(password.as_bytes()) };
-        assert_eq!(accounts.enter(&login), expected, "{name:?}");
+        assert_eq!(accounts.enter(name.map(str::as_bytes), password.as_bytes()), expected, "{name:?}");
     }
 
     fn enters(name: &str) -> Entrance {

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use dashmap::DashMap;
 
-use super::ids::Micros;
+/// Microseconds since a moment that the caller chose.
+pub type Micros = u64;
 
 /// Failed logins by address. It is looked at only when somebody logs in.
 #[derive(Debug)]
