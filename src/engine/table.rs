@@ -104,6 +104,12 @@ struct Patch {
     at: Micros,
 }
 
+/// When a slot was seen on the move, without a long pause in between.
+struct Seen {
+    first: Micros,
+    last: Micros,
+}
+
 /// See the module's head.
 pub struct Table {
     pub map: Option<Arc<SlotMap>>,
@@ -115,8 +121,8 @@ pub struct Table {
     /// in the cache, where the look into the 32 KiB of `owners` was the request path's only sure miss.
     group_owners: [u16; GROUPS],
     patches: FxHashMap<u16, Patch>,
-    /// Slots seen on the move, and when that was last seen.
-    moving: FxHashMap<u16, Micros>,
+    /// Slots seen on the move.
+    moving: FxHashMap<u16, Seen>,
 }
 
 impl Default for Table {
@@ -172,9 +178,9 @@ impl Table {
         (0..GROUPS).for_each(|group| self.regroup(group));
         self.note_superseded();
         for open in &map.open_slots {
-            self.moving.insert(open.slot.get(), map.asked_at_us);
+            self.mark_moving(open.slot, map.asked_at_us);
         }
-        self.moving.retain(|_, seen| *seen + MOVING_US > map.asked_at_us);
+        self.moving.retain(|_, seen| seen.last + MOVING_US > map.asked_at_us);
         self.map = Some(map);
         self.version = self.version.wrapping_add(u32::from(changed));
         changed
@@ -261,12 +267,24 @@ impl Table {
 
     /// A sign that a slot is on the move. Answers whether it is news.
     pub fn mark_moving(&mut self, slot: Slot, now: Micros) -> bool {
-        self.moving.insert(slot.get(), now).is_none_or(|seen| seen + MOVING_US <= now)
+        match self.moving.get_mut(&slot.get()).filter(|seen| seen.last + MOVING_US > now) {
+            Some(seen) => seen.last = seen.last.max(now),
+            None => {
+                self.moving.insert(slot.get(), Seen { first: now, last: now });
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The first sign of a slot's being on the move, if it still is.
+    pub fn moving_since(&self, slot: Slot, now: Micros) -> Option<Micros> {
+        self.moving.get(&slot.get()).filter(|seen| seen.last + MOVING_US > now).map(|seen| seen.first)
     }
 
     #[inline]
     pub fn is_moving(&self, slot: Slot, now: Micros) -> bool {
-        !self.moving.is_empty() && self.moving.get(&slot.get()).is_some_and(|seen| seen + MOVING_US > now)
+        !self.moving.is_empty() && self.moving_since(slot, now).is_some()
     }
 
     /// All masters that the map holds, those without slots too: an importing one may hold keys already.

@@ -149,6 +149,11 @@ impl Block {
         self.sent.take().map_or(0, |sent| now - sent)
     }
 
+    /// Whether it is on its lane since this moment, or for longer.
+    pub fn was_sent_by(&self, moment: Micros) -> bool {
+        self.sent.is_some_and(|sent| sent <= moment)
+    }
+
     /// Whether it would see the same elsewhere: a stream that is read from an unknown "now" on would lose what comes in between.
     pub fn can_leave(&self) -> bool {
         self.from_now.iter().all(|stream| stream.last.is_some())

@@ -179,8 +179,12 @@ impl Engine {
         let held = match reply.first() {
             Some(b'-') if gone => false,
             Some(b'-') if reply == CUT => wish == Wish::Elsewhere && self.block_elsewhere(place),
-            Some(b'-') if is_of_replica(reply) => self.block_elsewhere(place),
+            Some(b'-') if is_of_replica(reply) => {
+                self.refresh(RefreshCause::Moved);
+                self.block_elsewhere(place)
+            }
             Some(b'-') if reply.starts_with(VANISHED) => {
+                self.refresh(RefreshCause::Moved);
                 if let Some(block) = self.retries[place as usize].block.as_mut() {
                     block.vanished = Some(reply.to_vec());
                 }
@@ -219,9 +223,9 @@ impl Engine {
         wish
     }
 
-    /// A blocked request leaves its node, which did not carry it out, and is sent where its slot is now.
+    /// A blocked request leaves its node, which did not carry it out, and is sent where its slot is now. Where the proxy itself wished
+    /// it, nothing is to be learned from it: a map that was asked for would have it leave again.
     fn block_elsewhere(&mut self, place: u32) -> bool {
-        self.refresh(RefreshCause::Moved);
         let retry = &mut self.retries[place as usize];
         retry.tries += 1;
         let ticket = retry.ticket;

@@ -3,7 +3,7 @@
 use std::{io::IoSlice, sync::Arc};
 
 use crate::{
-    cluster::{Addr, Node, Persona, Role, SlotMap},
+    cluster::{Addr, Node, OpenSlot, Persona, Role, Slot, SlotMap},
     engine::{ClientId, Engine, Event, LaneId, Scripts, Settings},
     resp::encode,
 };
@@ -299,6 +299,41 @@ fn what_waits_where_no_push_will_come_is_sent_on() {
     assert_eq!(world.written(private), [request(&["ASKING"]), request(&["BLPOP", "q", "0"])].concat());
     world.reply(private, &format!("+OK\r\n{POPPED}"));
     assert_eq!(world.told(client), POPPED);
+}
+
+#[test]
+fn what_a_node_keeps_although_its_slot_moves_is_asked_again_only_now_and_then() {
+    let mut world = World::new();
+    world.after(1_000_000);
+    let words = ["XREAD", "BLOCK", "0", "STREAMS", "q", "5-1"];
+    let client = world.client(&words);
+    let lane = world.private();
+    world.written(lane);
+    world.after(10_000);
+    let publish = |world: &mut World| {
+        let mut open = (*map(0)).clone();
+        open.asked_at_us = world.now;
+        open.open_slots.push(OpenSlot { slot: Slot::new(slot()).expect("a slot"), source: 0, target: 1 });
+        world.engine.map_published(Arc::new(open));
+    };
+    let unblock = request(&["CLIENT", "UNBLOCK", "7", "ERROR"]);
+    publish(&mut world);
+    let shared = world.dialled();
+    assert_eq!(world.written(shared), unblock, "it came before the slot was on the move");
+    for round in 0..5 {
+        world.reply(lane, CUT);
+        world.reply(shared, ":1\r\n");
+        assert_eq!(world.written(lane), request(&words));
+        let asks: Vec<Event> = std::iter::from_fn(|| world.engine.next_event()).collect();
+        assert!(!asks.iter().any(|event| matches!(event, Event::Refresh(_))), "a map would send it on again: {asks:?}");
+        world.after(10_000);
+        publish(&mut world);
+        assert_eq!(world.written(shared), "", "round {round}: it was asked a moment ago");
+        assert_eq!(world.engine.load().owed, 1, "nothing piles up behind it");
+        world.after(2_000_000);
+        assert_eq!(world.written(shared), unblock, "round {round}: the stream may have gone meanwhile");
+    }
+    assert_eq!(world.told(client), "");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::{cluster::Slot, resp::encode};
 use super::{
     super::{
         Engine, Event, answer,
-        ids::{LaneId, NONE},
+        ids::{LaneId, Micros, NONE},
         lane::{Lease, Role},
         merge::{Job, Merge},
         orders::Order,
@@ -28,6 +28,9 @@ pub struct Unblock {
     error: bool,
     tries: u32,
 }
+
+/// A node that keeps a request although its slot is on the move is asked again after this long.
+const MOVING_LOOK_US: Micros = 1_000_000;
 
 const NO_SUCH_REASON: &[u8] = b"-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n";
 const NOT_AN_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
@@ -181,6 +184,9 @@ impl Engine {
     /// over, as soon as they meet a key that is not there (any more). Up to Redis 7.0 a node may take a second to let go of what waits
     /// for a slot that it has lost; should the slot come back in this time, it would even serve it, and a BLMOVE would make its
     /// destination a second time. `only` this slot, or all of them.
+    ///
+    /// A node that was asked when the slot was on the move already has kept the request because what it waits for is still there; it
+    /// is asked again from time to time.
     pub(in super::super) fn leave_moving_slots(&mut self, only: Option<Slot>) {
         let leaving = |lane: &super::super::lane::Lane| {
             let front = lane.queue.front().filter(|front| front.retry != NONE && lane.unblocks == 0 && lane.is_open())?;
@@ -190,9 +196,13 @@ impl Engine {
             }
             let block = retry.block.as_ref().filter(|block| block.wish == Wish::Nothing && block.can_leave())?;
             let named = lane.node_client.is_some() && lane.pipe.front_written(front.len as usize, front.is_large());
-            let moving = retry.target.slot().is_some_and(|slot| self.table.is_moving(slot, self.now));
+            let moving = retry.target.slot().and_then(|slot| self.table.moving_since(slot, self.now));
             let elsewhere = self.resolve(retry.target).is_some_and(|owner| owner != lane.node);
-            let leaves = if block.asked { elsewhere && !moving } else { elsewhere || moving };
+            let leaves = match moving {
+                Some(_) if block.asked => false,
+                Some(since) => elsewhere || block.was_sent_by(since.max(self.now.saturating_sub(MOVING_LOOK_US))),
+                None => elsewhere,
+            };
             (named && leaves).then_some((retry.ticket.client, front.retry, lane.id.index))
         };
         let leaving: Vec<(u32, u32, u32)> = self.lanes.iter().filter_map(|(_, lane)| leaving(lane)).collect();
