@@ -376,6 +376,9 @@ impl Session {
         let silent = active.replies[index].silent || gone;
         if index > 0 {
             active.replies[index].state = active.park(if silent { &[] } else { bytes });
+            if silent {
+                self.forget_last_silent();
+            }
             return false;
         }
         if !silent {
@@ -385,6 +388,20 @@ impl Session {
         let drained = 1 + if active.replies.is_empty() { 0 } else { active.drain_ready() };
         self.head = self.head.wrapping_add(drained);
         true
+    }
+
+    /// What its client is not told keeps no place at the end of the queue: for a client that is blocked for days the proxy asks nodes
+    /// many things, whose answers would all wait for the end of the block. A place that others wait for is kept.
+    fn forget_last_silent(&mut self) {
+        let Some(active) = self.active.as_mut() else { return };
+        let nothing = |reply: &Reply| reply.silent && matches!(reply.state, State::Parked { len: 0, .. });
+        while active.replies.len() > 1 && active.replies.back().is_some_and(nothing) {
+            let last = self.head.wrapping_add(active.replies.len() as u32 - 1);
+            if self.barrier == Some(last) {
+                return;
+            }
+            active.replies.pop_back();
+        }
     }
 
     /// As `fill`, for a large reply that need not be copied.
