@@ -84,6 +84,10 @@ fn reaches_others(command: &Command) -> bool {
 impl Engine {
     /// Asks whether the client's user may run a command that the proxy carries out, if that is to be asked.
     pub(super) fn ask_permission(&mut self, index: u32, command: &'static Command, frame: &[u8]) -> Option<Result<(), Pause>> {
+        if self.table.map.is_none() && self.is_passthrough() && reaches_others(command) {
+            // Nobody knows yet whether this is a stranger.
+            return Some(self.await_map(index, frame));
+        }
         let user = self.clients[index as usize].user;
         let free = !self.users.is_restricted(user) && !reaches_others(command);
         if free

@@ -255,3 +255,20 @@ fn an_address_with_too_many_wrong_passwords_is_not_asked_about() {
     world.pass(1_000_000);
     world.log_in(client, "right");
 }
+
+#[test]
+fn nobody_reaches_other_clients_before_it_is_known_who_is_a_stranger() {
+    for words in
+        [&["CLIENT", "KILL", "ID", "1"][..], &["CLIENT", "LIST"], &["CLIENT", "PAUSE", "100"], &["CLIENT", "UNBLOCK", "1"]]
+    {
+        let mut world = World::new(Settings::default());
+        let client = world.client();
+        world.ask(client, words);
+        assert_eq!(world.told(client), "", "{words:?}");
+        world.engine.map_published(map(1, true));
+        let lane = world.dialled();
+        assert_eq!(world.sent(lane), "PING ");
+        world.engine.lane_bytes(lane, b"+PONG\r\n");
+        assert_eq!(world.told(client), "-NOAUTH Authentication required.\r\n", "{words:?}");
+    }
+}
