@@ -79,6 +79,11 @@ impl SlotMap {
         (node != NO_OWNER).then_some(node)
     }
 
+    /// The node of each slot in order; a number beyond `nodes` where nobody owns it.
+    pub fn owners(&self) -> &[u16] {
+        &self.owners[..]
+    }
+
     pub fn node(&self, index: u16) -> &Node {
         &self.nodes[index as usize]
     }

@@ -166,16 +166,18 @@ impl Table {
         }
         let places: Vec<NodeId> = map.nodes.iter().map(|node| self.enter(node)).collect();
         self.patches.retain(|_, patch| patch.at > map.asked_at_us);
-        let mut changed = false;
-        for (number, owner) in self.owners.iter_mut().enumerate() {
-            let slot = number as u16;
-            let published =
-                Slot::new(slot).and_then(|slot| map.owner(slot)).map_or(NO_NODE, |index| places[usize::from(index)].0);
-            let next = self.patches.get(&slot).map_or(published, |patch| patch.node.0);
-            changed |= *owner != next;
-            *owner = next;
+        let mut owners: Vec<u16> = Vec::with_capacity(SLOT_COUNT);
+        for run in map.owners().chunk_by(|one, next| one == next) {
+            owners.resize(owners.len() + run.len(), places.get(usize::from(run[0])).map_or(NO_NODE, |node| node.0));
         }
-        (0..GROUPS).for_each(|group| self.regroup(group));
+        for (slot, patch) in &self.patches {
+            owners[usize::from(*slot)] = patch.node.0;
+        }
+        let changed = owners[..] != self.owners[..];
+        if changed {
+            self.owners = owners.into();
+            (0..GROUPS).for_each(|group| self.regroup(group));
+        }
         self.note_superseded();
         for open in &map.open_slots {
             self.mark_moving(open.slot, map.asked_at_us);
@@ -214,8 +216,11 @@ impl Table {
     /// one after the other.
     fn note_superseded(&mut self) {
         let mut owns = vec![false; self.nodes.len()];
-        for owner in self.owners.iter().filter(|owner| **owner != NO_NODE) {
-            owns[usize::from(*owner)] = true;
+        for (group, owner) in self.group_owners.iter().enumerate() {
+            let mixed = if *owner == MIXED { &self.owners[group * GROUP..][..GROUP] } else { std::slice::from_ref(owner) };
+            for owner in mixed.iter().filter(|owner| **owner != NO_NODE) {
+                owns[usize::from(*owner)] = true;
+            }
         }
         for entry in &mut self.nodes {
             entry.superseded = false;
