@@ -77,7 +77,7 @@ fn under_load(proxy: &Proxy, order: Order, trouble: impl FnOnce()) -> Vec<Vec<(S
             while !over.yet() || written < 2000 {
                 let reply = client.call(&["SET", &format!("key:{written}"), "v"]);
                 assert_eq!(reply, Reply::ok(), "SET key:{written}");
-                if written % 10 == 0 {
+                if written.is_multiple_of(10) {
                     // The listener to everything.
                     assert_eq!(client.call(&["PUBLISH", "news", &(written / 10).to_string()]), Reply::Integer(1));
                 }
