@@ -10,6 +10,7 @@
 
 mod accept;
 mod ask;
+mod equip;
 mod hello;
 mod hints;
 mod moves;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{AddressMap, Slot, SlotMap};
 use crate::control::{Credentials, Dialer};
+use equip::Newcomers;
 use hints::Hints;
 use moves::Moves;
 use pace::{Health, Pace};
@@ -107,6 +109,7 @@ pub fn start(config: TopologyConfig, now_us: impl Fn() -> u64 + Send + Sync + 's
         silences: Complaints::default(),
         refusals: Complaints::default(),
         thorough: false,
+        newcomers: Newcomers::default(),
         health: Health::Unserved,
         steady_since: Instant::now(),
     };

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::{Addr, AddressMap, AskedView, Slot, SlotMap, Stamp, merge};
 use crate::topology::accept::{Judgement, Reason, is_foreign, judge};
 use crate::topology::ask::{NoAnswer, ask_seed_until_usable};
+use crate::topology::equip::Newcomers;
 use crate::topology::hints::{Hints, RefreshCause};
 use crate::topology::moves::Moves;
 use crate::topology::pace::{Health, Pace};
@@ -42,6 +43,7 @@ pub(super) struct Refresher {
     pub refusals: Complaints,
     /// Someone doubted the last answers: all masters are asked, and all are waited for.
     pub thorough: bool,
+    pub newcomers: Newcomers,
     pub health: Health,
     /// Since when neither the map nor the health has changed.
     pub steady_since: Instant,
@@ -83,7 +85,7 @@ impl Refresher {
                 continue;
             };
             let view = self.polling.adopt(answer);
-            if self.consider(vec![view], asked_at_us) == Outcome::Changed {
+            if self.consider(vec![view], asked_at_us).await == Outcome::Changed {
                 return;
             }
         }
@@ -161,7 +163,7 @@ impl Refresher {
             round = self.polling.round(others, patience).await;
             self.complain_of(&round.failures);
         }
-        let outcome = self.consider(round.views, asked_at_us);
+        let outcome = self.consider(round.views, asked_at_us).await;
         tracing::debug!(?causes, ?outcome, "refreshed the slot map");
         if outcome == Outcome::Changed || causes.contains(&RefreshCause::Scheduled) {
             self.greet_strangers();
@@ -170,7 +172,7 @@ impl Refresher {
     }
 
     /// Judges what nodes said, and publishes it if it is believed.
-    fn consider(&mut self, mut views: Vec<AskedView>, asked_at_us: u64) -> Outcome {
+    async fn consider(&mut self, mut views: Vec<AskedView>, asked_at_us: u64) -> Outcome {
         let current = self.published.borrow().clone();
         if let Some(map) = &current {
             views.retain(|asked| {
@@ -191,6 +193,8 @@ impl Refresher {
         match judge(current.as_deref(), &candidate, &views) {
             Judgement::Accept => {
                 self.thorough = false;
+                self.newcomers.note(current.as_deref(), &candidate);
+                self.newcomers.equip(&candidate, &self.polling.dialer).await;
                 return self.publish(current.as_deref(), candidate);
             }
             Judgement::Refuse(reason) => self.refusals.say(|| tracing::error!("refused a map of the cluster: {reason}")),

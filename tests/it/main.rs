@@ -15,6 +15,7 @@ mod commands;
 mod face;
 mod failover;
 mod frameworks;
+mod functions;
 mod hostile;
 mod identity;
 mod migrate_execute;
