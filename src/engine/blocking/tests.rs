@@ -321,8 +321,9 @@ fn what_a_node_keeps_although_its_slot_moves_is_asked_again_only_now_and_then() 
     let shared = world.dialled();
     assert_eq!(world.written(shared), unblock, "it came before the slot was on the move");
     for round in 0..5 {
-        world.reply(lane, CUT);
+        world.after(1_000);
         world.reply(shared, ":1\r\n");
+        world.reply(lane, CUT);
         assert_eq!(world.written(lane), request(&words));
         let asks: Vec<Event> = std::iter::from_fn(|| world.engine.next_event()).collect();
         assert!(!asks.iter().any(|event| matches!(event, Event::Refresh(_))), "a map would send it on again: {asks:?}");
