@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    fn is_allowed_error(&mut self, index: usize, owed: &Owed, reply: &[u8]) -> bool {
+    pub fn is_allowed_error(&mut self, index: usize, owed: &Owed, reply: &[u8]) -> bool {
         let tag = (index as u32, owed.seq);
         let text = String::from_utf8_lossy(reply);
         if matches!(&owed.expect, Expect::Forged(forged) if forged == reply) {
@@ -146,8 +146,23 @@ impl World {
         if owed.forbidden && self.users_at(index, owed.seq) == [Some(User::Bob)] {
             return Err("its user may not do this".into());
         }
+        let leaves = self.clients[index].wants_close;
+        let anybodys = match &owed.expect {
+            Expect::Named { .. } => true,
+            // RESET and QUIT.
+            Expect::Exact(text) if text == b"+RESET\r\n" || (leaves && text == b"+OK\r\n") => true,
+            // As long as the engine cannot know, it answers PING and ECHO.
+            Expect::Exact(_) => {
+                let knows_since = self.drivers[self.clients[index].engine].knows_since;
+                knows_since.is_none_or(|since| owed.sent_at < since)
+            }
+            _ => false,
+        };
+        if self.families.auth && !anybodys && self.users_at(index, owed.seq) == [None] {
+            return Err("its client is locked out".into());
+        }
         match &owed.expect {
-            Expect::Unit(unit) => self.check_unit_reply(index, *unit, reply),
+            Expect::Unit(unit) => self.check_unit_reply(index, *unit, owed.sent_at, reply),
             _ => self.check_element(index, owed, reply),
         }
     }

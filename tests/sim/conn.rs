@@ -6,6 +6,7 @@ use keyway::engine::LaneId;
 
 use crate::{
     channels::Message,
+    client::Life,
     link::{Stream, piece},
     node::Caller,
     world::{What, World},
@@ -212,7 +213,10 @@ impl World {
         for told in heard {
             match told {
                 Told::Reply(attempt) => self.truth.reply_seen(attempt),
-                Told::Popped(element) => self.pops.heard(&element),
+                Told::Popped(element) => {
+                    let is_gone = |client: u32| self.clients[client as usize].life == Life::Closed;
+                    self.pops.heard(&element, is_gone);
+                }
                 Told::Message(message) => {
                     let user = self.conns[index].caller.user;
                     self.message_heard(engine, user, message);

@@ -24,6 +24,8 @@ pub struct Driver {
     pub lanes: HashMap<LaneId, usize>,
     pub clients: HashMap<ClientId, usize>,
     pub map: Option<Arc<SlotMap>>,
+    /// When it had its first map.
+    pub knows_since: Option<u64>,
     pub turn_at: Option<u64>,
     /// Events that were taken and are not carried out yet.
     pub events: VecDeque<Event>,
@@ -97,6 +99,10 @@ impl World {
             let returns = self.pops.is_return(&args);
             let attempt =
                 tag_of(&args).filter(|_| !returns).map(|(tag, write)| self.truth.queued(tag, index, objects_of(&args), write));
+            // Inside of MULTI a node is only asked whether it would queue it.
+            if let Some((tag, _)) = tag_of(&args).filter(|_| !self.conns[index].in_multi) {
+                self.check_message_queued(tag, &args);
+            }
             self.check_wait_queued(index, &args);
             if self.trace {
                 let shown: Vec<String> =

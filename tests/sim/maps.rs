@@ -51,6 +51,7 @@ impl World {
         }
         self.say(|| format!("map {} reaches engine {engine}", map.version));
         self.drivers[engine].map = Some(map.clone());
+        self.drivers[engine].knows_since.get_or_insert(self.now);
         self.with(engine, |engine| engine.map_published(map));
     }
 }

@@ -173,7 +173,7 @@ fn keyed(
     out: &mut Vec<u8>,
 ) -> Outcome {
     let (name, keys) = (args[0].to_ascii_uppercase(), keys_of(args));
-    if let Some(text) = refusal(cluster, node, asking, &name, &keys) {
+    if let Some(text) = wrong_arity(&name, args).map(str::to_owned).or_else(|| refusal(cluster, node, asking, &name, &keys)) {
         encode::error(out, text);
         return Outcome::Refused;
     }
@@ -203,6 +203,11 @@ fn keyed(
     outcome
 }
 
+/// The one command that clients get wrong.
+fn wrong_arity(name: &[u8], args: &[Vec<u8>]) -> Option<&'static str> {
+    (name == b"GET" && args.len() != 2).then_some("ERR wrong number of arguments for 'get' command")
+}
+
 /// Neither may be nested. Valkey 9 takes it for a failed command of the transaction.
 fn nested(cluster: &Cluster, caller: &mut Caller, name: &[u8], out: &mut Vec<u8>) -> Outcome {
     if cluster.valkey {
@@ -221,8 +226,8 @@ fn nested(cluster: &Cluster, caller: &mut Caller, name: &[u8], out: &mut Vec<u8>
 
 fn queue(cluster: &Cluster, node: usize, caller: &mut Caller, name: &[u8], args: &[Vec<u8>], out: &mut Vec<u8>) -> Outcome {
     let multi = caller.multi.get_or_insert_default();
-    let arity = (name == b"GET" && args.len() != 2).then(|| "ERR wrong number of arguments for 'get' command".to_owned());
-    let refused = arity.or_else(|| refusal(cluster, node, multi.asking, name, &keys_of(args)));
+    let refused =
+        wrong_arity(name, args).map(str::to_owned).or_else(|| refusal(cluster, node, multi.asking, name, &keys_of(args)));
     // Valkey 9 looks at what is where only when all is queued.
     let refused = refused.filter(|text| !(cluster.valkey && (text.starts_with("ASK ") || text.starts_with("TRYAGAIN "))));
     match refused {

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-/// What clients ask for beyond plain commands. `KEYWAY_SIM_FAMILIES=tx,block,pubsub,auth` chooses. Without it none of them: a few of their seeds are still open (README, known limits).
+/// What clients ask for beyond plain commands. `KEYWAY_SIM_FAMILIES=tx,auth` chooses some of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Families {
     pub tx: bool,
@@ -11,8 +11,8 @@ pub struct Families {
     pub auth: bool,
 }
 
-/// Those that are on by default.
-const FAMILIES: &str = "";
+/// Those that are on by default: all.
+const FAMILIES: &str = "tx,block,pubsub,auth";
 
 impl Families {
     pub fn wanted() -> Families {

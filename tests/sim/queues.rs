@@ -20,11 +20,16 @@ struct Pop {
     returning: bool,
     /// The client that was told it.
     told: Option<usize>,
+    /// The request that it was popped for, where that can be told.
+    tag: Option<Tag>,
+    /// Its client had gone when the engine heard of it: it belongs back where it was.
+    due_back: bool,
 }
 
 /// A blocking request as it was first sent.
 struct Wait {
-    queued: u64,
+    /// Between these two moments.
+    queued: (u64, u64),
     timeout_us: u64,
 }
 
@@ -32,6 +37,8 @@ struct Wait {
 #[derive(Default)]
 pub struct Pops {
     by_element: HashMap<Vec<u8>, Pop>,
+    /// What was popped for a request.
+    by_tag: HashMap<Tag, Vec<u8>>,
     abandoned: Vec<Vec<String>>,
     waits: HashMap<Tag, Wait>,
     pub given_back: u64,
@@ -44,8 +51,10 @@ impl Pops {
     }
 
     /// A node took an element out.
-    pub fn popped(&mut self, key: String, element: &[u8]) {
-        if self.by_element.insert(element.to_vec(), Pop { key, heard: false, returning: false, told: None }).is_some() {
+    pub fn popped(&mut self, key: String, element: &[u8], tag: Option<Tag>) {
+        tag.map(|tag| self.by_tag.insert(tag, element.to_vec()));
+        let pop = Pop { key, heard: false, returning: false, told: None, tag, due_back: false };
+        if self.by_element.insert(element.to_vec(), pop).is_some() {
             self.accuse(format!("{:?} was popped twice", String::from_utf8_lossy(element)));
         }
     }
@@ -74,10 +83,18 @@ impl Pops {
         self.by_element.len() as u64
     }
 
-    pub fn heard(&mut self, element: &[u8]) {
+    /// The engine has heard of it. `is_gone`: whether a client is.
+    pub fn heard(&mut self, element: &[u8], is_gone: impl Fn(u32) -> bool) {
         if let Some(pop) = self.by_element.get_mut(element) {
             pop.heard = true;
+            pop.due_back = pop.tag.is_some_and(|(client, _)| is_gone(client));
         }
+    }
+
+    /// A request is answered as if nothing had been popped for it.
+    fn nothing_for(&self, tag: Tag) -> Result<(), String> {
+        let element = self.by_tag.get(&tag).filter(|element| self.by_element.contains_key(*element));
+        element.map_or(Ok(()), |element| Err(format!("{:?} was popped for it", String::from_utf8_lossy(element))))
     }
 
     /// A client was told that it has popped an element.
@@ -89,9 +106,13 @@ impl Pops {
         }
     }
 
-    /// Whatever reached the engine has reached a client, unless whoever asked for it has gone.
-    pub fn check_all_told(&mut self) -> Result<(), String> {
+    /// Whatever reached the engine has reached a client, unless whoever asked for it has gone. If he had gone before, and there was
+    /// `time` to do it, the engine has given it back, or tried to.
+    pub fn check_all_told(&mut self, time: bool) -> Result<(), String> {
         for (element, pop) in &self.by_element {
+            if pop.due_back && !pop.returning && time {
+                return Err(format!("{:?} was popped for a client that had gone, and is lost", String::from_utf8_lossy(element)));
+            }
             if pop.heard && pop.told.is_none() {
                 let Some(place) = self.abandoned.iter().position(|keys| keys.contains(&pop.key)) else {
                     return Err(format!("{:?} was popped and nobody was told", String::from_utf8_lossy(element)));
@@ -178,7 +199,10 @@ impl World {
     /// The answer to a pop: the element is told once, and null comes when the time is over and not before.
     pub fn check_popped(&mut self, index: usize, owed: &Owed, key: Option<&[u8]>, element: Option<&[u8]>) -> Result<(), String> {
         let Expect::Popped { keys, timeout_us, .. } = &owed.expect else { unreachable!("called for this only") };
-        let Some(element) = element else { return self.check_not_early(index, owed, *timeout_us) };
+        let Some(element) = element else {
+            self.pops.nothing_for((index as u32, owed.seq))?;
+            return self.check_not_early(index, owed, *timeout_us);
+        };
         if key.is_some_and(|key| keys.iter().all(|asked| asked.as_bytes() != key)) {
             return Err("the element is of a list that was not asked for".into());
         }
@@ -229,10 +253,10 @@ impl World {
         let now = if opens { self.conns[index].dialled } else { self.now };
         let Some(((client, seq), _)) = tag_of(args) else { return };
         let Some(wait) = self.pops.waits.get(&(client, seq)) else {
-            self.pops.waits.insert((client, seq), Wait { queued: now, timeout_us: left });
+            self.pops.waits.insert((client, seq), Wait { queued: (now, self.now), timeout_us: left });
             return;
         };
-        let most = wait.timeout_us.saturating_sub(now.saturating_sub(wait.queued)) + 2_000;
+        let most = wait.timeout_us.saturating_sub(now.saturating_sub(wait.queued.1)) + 2_000;
         let text = match (wait.timeout_us, left) {
             (0, 0) => return,
             (0, _) => "has an end that its client did not ask for",
@@ -253,7 +277,7 @@ impl World {
         let waits = asker.owed.iter().filter(|owed| owed.seq < seq && owed.expect.waits());
         let over = |seq| {
             let wait = self.pops.waits.get(&(client, seq)).filter(|wait| wait.timeout_us > 0);
-            wait.is_some_and(|wait| wait.queued + wait.timeout_us < self.now + 2_000)
+            wait.is_some_and(|wait| wait.queued.0 + wait.timeout_us < self.now + 2_000)
         };
         let unanswered = waits.filter(|owed| owed.sent_at + deadline > self.now && !over(owed.seq));
         if let Some(earlier) = unanswered.map(|owed| owed.seq).find(|earlier| self.truth.is_waiting((client, *earlier))) {

@@ -10,7 +10,7 @@ use crate::{
     conn::Frame,
     serve::sha_of,
     shard::Value,
-    tags::{parse_tag, tag_of, tag_of_key, tag_text},
+    tags::{channel_object, parse_tag, tag_of, tag_of_key, tag_text},
     truth::Tag,
     world::{What, World},
 };
@@ -26,6 +26,13 @@ pub struct Unit {
     /// A command was refused when it was queued, as it had to be.
     doomed: bool,
     applied: u32,
+}
+
+impl Unit {
+    /// Whether a node that carries it out can be seen to do so.
+    fn executes_tagged(&self) -> bool {
+        self.commands.iter().any(|args| !is_message(args) && tag_of(args).is_some())
+    }
 }
 
 #[derive(Default)]
@@ -115,7 +122,7 @@ impl World {
         let number = self.random.u32(0..3);
         let text = tag_text(at);
         let key = |kind: &str| format!("{{{name}}}{kind}{number}");
-        match self.random.u32(0..12) {
+        match self.random.u32(0..14) {
             0..=1 => {
                 let key = key("k");
                 (words(&["SET", &key, &format!("{text}{key}:")]), Expect::Written(vec![key]))
@@ -147,6 +154,14 @@ impl World {
                 let queue = format!("{{{name}}}q0");
                 let shape = crate::queues::Shape::Pair;
                 (words(&["BLPOP", &queue, "0"]), Expect::Popped { keys: vec![queue], timeout_us: None, shape })
+            }
+            12 if self.families.pubsub => {
+                let channel = format!("ch{number}");
+                (words(&["PUBLISH", &channel, &text]), Expect::Published(channel_object(&channel)))
+            }
+            13 if self.families.pubsub => {
+                let channel = format!("{{{name}}}ch");
+                (words(&["SPUBLISH", &channel, &text]), Expect::Published(channel_object(&channel)))
             }
             _ => {
                 let key = format!("{{{name}}}q{}", number % 2);
@@ -209,14 +224,26 @@ impl World {
         let unit = &mut self.units.list[number];
         unit.applied += 1;
         self.units.carried_out += 1;
-        let same = unit.commands.len() == carried_out.len()
-            && unit.commands.iter().zip(carried_out).all(|(asked, done)| is_same_command(asked, done));
+        let asked = unit.commands.iter().filter(|args| !is_message(args));
+        let same = asked.clone().count() == carried_out.len()
+            && asked.zip(carried_out).all(|(asked, done)| is_same_command(asked, done));
         if !same || unit.applied > 1 {
             let what = if same { "twice" } else { "not as it was asked for" };
             let shown: Vec<String> =
                 carried_out.iter().map(|args| String::from_utf8_lossy(&args.join(&b' ')).into_owned()).collect();
             let text =
                 format!("the transaction of client {} at {} was carried out {what}: {shown:?}", unit.client, unit.first_seq);
+            self.truth.accuse(text);
+        }
+    }
+
+    /// A transaction's message goes out when its commands were carried out, and only then.
+    pub fn check_message_queued(&mut self, tag: Tag, args: &[Vec<u8>]) {
+        let Some(unit) = self.units.by_tag.get(&tag).map(|number| &self.units.list[*number]).filter(|_| is_message(args)) else {
+            return;
+        };
+        if unit.executes_tagged() && unit.applied == 0 {
+            let text = format!("the message {tag:?} of a transaction is sent, and the transaction was not carried out");
             self.truth.accuse(text);
         }
     }
@@ -250,9 +277,9 @@ impl World {
     }
 
     /// EXEC's answer agrees with what happened.
-    pub fn check_unit_reply(&mut self, index: usize, number: usize, reply: &[u8]) -> Result<(), String> {
+    pub fn check_unit_reply(&mut self, index: usize, number: usize, sent_at: u64, reply: &[u8]) -> Result<(), String> {
         let unit = &self.units.list[number];
-        let tagged = unit.commands.iter().any(|args| tag_of(args).is_some());
+        let tagged = unit.executes_tagged();
         let Some(View::Array(elements)) = view(reply) else {
             self.units.nulls += 1;
             return match (unit.watching, unit.applied) {
@@ -273,7 +300,12 @@ impl World {
         }
         let (expects, tags) = (unit.expects.clone(), self.seqs_of(number));
         for ((expect, seq), element) in expects.into_iter().zip(tags).zip(elements) {
-            let owed = Owed { seq, expect, sent_at: self.now, write: true, one_slot: true, forbidden: false };
+            let owed = Owed { seq, expect, sent_at, write: true, one_slot: true, forbidden: false };
+            // A message goes its own way.
+            let message = matches!(owed.expect, Expect::Published(_));
+            if message && element[0] == b'-' && self.is_allowed_error(index, &owed, &element) {
+                continue;
+            }
             self.check_element(index, &owed, &element).map_err(|why| format!("{why} ({:?})", owed.expect))?;
         }
         Ok(())
@@ -290,16 +322,22 @@ impl World {
     pub fn is_allowed_unit_error(&mut self, number: usize, owed: &Owed, text: &str) -> bool {
         let unit = &self.units.list[number];
         let (applied, doomed, spoiled) = (unit.applied, unit.doomed, self.clients[unit.client].spoiled);
+        let tagged = unit.executes_tagged();
         let tags: Vec<Tag> = unit.commands.iter().filter_map(|args| tag_of(args)).map(|(tag, _)| tag).collect();
         if text.contains("proxy: outcome unknown") {
             self.unknown_outcomes += 1;
-            return tags.is_empty() || tags.iter().any(|tag| self.truth.is_unknown(*tag));
+            return !tagged || tags.iter().any(|tag| self.truth.is_unknown(*tag));
         }
         if is_giving_up(text) {
             return applied == 0 && self.may_give_up(owed);
         }
         text.starts_with("-EXECABORT Transaction discarded because of previous errors.") && (doomed || spoiled) && applied == 0
     }
+}
+
+/// Messages are no part of what a node carries out as a unit.
+fn is_message(args: &[Vec<u8>]) -> bool {
+    args[0] == b"PUBLISH" || args[0] == b"SPUBLISH"
 }
 
 /// The same arguments; a script may go by its body instead of its name.

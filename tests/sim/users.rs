@@ -7,21 +7,26 @@ use crate::{
     node::{Caller, Outcome},
 };
 
-/// Every node knows these.
+/// Every node knows these. The default user is three: whoever says another password rides other lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum User {
+    /// Who has said nothing.
     Default,
+    /// Who has said the default user's password.
+    Named,
+    /// Who has said another one, where any will do.
+    Guessed,
     Alice,
     /// May neither INCR nor DEL.
     Bob,
 }
 
 impl User {
-    pub const ALL: [User; 3] = [User::Default, User::Alice, User::Bob];
+    pub const ALL: [User; 5] = [User::Default, User::Named, User::Guessed, User::Alice, User::Bob];
 
     pub fn name(self) -> &'static str {
         match self {
-            User::Default => "default",
+            User::Default | User::Named | User::Guessed => "default",
             User::Alice => "alice",
             User::Bob => "bob",
         }
@@ -30,7 +35,8 @@ impl User {
     /// The default user needs it only where the cluster is locked.
     pub fn password(self) -> &'static str {
         match self {
-            User::Default => "secret",
+            User::Default | User::Named => "secret",
+            User::Guessed => "wrong",
             User::Alice => "of alice",
             User::Bob => "of bob",
         }
@@ -67,9 +73,11 @@ pub fn refusal(cluster: &Cluster, user: Option<User>, name: &[u8], args: &[Vec<u
 
 /// Checks a name and a password. Without a password the default user takes any.
 fn check(cluster: &Cluster, name: &[u8], password: &[u8]) -> Option<User> {
-    let user = User::ALL.into_iter().find(|user| user.name().as_bytes() == name)?;
-    let free = user == User::Default && !cluster.locked;
-    (free || password == user.password().as_bytes()).then_some(user)
+    let said = |user: &User| user.name().as_bytes() == name && user.password().as_bytes() == password;
+    [User::Named, User::Guessed, User::Alice, User::Bob]
+        .into_iter()
+        .find(said)
+        .filter(|user| *user != User::Guessed || !cluster.locked)
 }
 
 pub fn auth(cluster: &Cluster, caller: &mut Caller, args: &[Vec<u8>], out: &mut Vec<u8>) -> Outcome {

@@ -52,8 +52,9 @@ impl World {
         if outcome != Outcome::Refused {
             self.check_caller(index, &frame);
         }
+        let node = self.conns[index].node;
         if matches!(frame.args[0].as_slice(), b"PUBLISH" | b"SPUBLISH") && outcome == Outcome::Served {
-            self.check_published(&frame.args);
+            self.check_published(node, &frame.args);
         }
         if outcome == Outcome::Served {
             self.pops.returned(&frame.args);
@@ -74,8 +75,6 @@ impl World {
             let carried_out = std::mem::take(&mut conn.caller.carried_out);
             carried_out.iter().for_each(|args| self.note_script(args));
             self.check_unit(&carried_out);
-            let published = carried_out.iter().filter(|args| args[0] == b"PUBLISH");
-            published.for_each(|args| self.check_published(args));
         }
         let popped = std::mem::take(&mut self.cluster.popped);
         self.node_did(index, done, popped, false);
@@ -93,6 +92,10 @@ impl World {
     }
 
     fn node_did(&mut self, index: usize, done: Vec<(Option<usize>, Outcome)>, popped: Vec<Popped>, late: bool) {
+        let tag = match done[..] {
+            [(Some(attempt), _)] => Some(self.truth.attempts[attempt].tag),
+            _ => None,
+        };
         let conn = &mut self.conns[index];
         for (attempt, outcome) in done.into_iter().filter_map(|(attempt, outcome)| Some((attempt?, outcome))) {
             match outcome {
@@ -101,8 +104,16 @@ impl World {
             }
             conn.replies.push_back((conn.answered, Told::Reply(attempt)));
         }
+        if let (Some((client, _)), false) = (tag, popped.is_empty() || self.calm_since.is_some())
+            && self.random.u32(0..20) == 0
+        {
+            // Its client goes while the element is on its way.
+            let wait = self.delay();
+            self.later(wait, What::GiveUp(client as usize));
+        }
+        let conn = &mut self.conns[index];
         for (key, element) in popped {
-            self.pops.popped(key, &element);
+            self.pops.popped(key, &element, tag);
             conn.replies.push_back((conn.answered, Told::Popped(element)));
         }
     }
