@@ -23,7 +23,9 @@ use crate::{
     config::{AddressRule, AuthMode, Config, CrossSlotBlocking, CrossSlotTransactions, ListenAddr, Mistake, Resolved},
     control::{Credentials, Dialer},
     engine::{Auth, CrossSlot, Face, Identity, Registry, Scripts, Settings},
-    net::{BindError, Clock, Listener, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats},
+    net::{
+        BindError, Clock, Listener, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats, give_back_for_ever,
+    },
     resp,
     topology::{self, TopologyConfig, TopologyHandle},
 };
@@ -142,6 +144,7 @@ impl App {
         };
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         // A sender that is gone stops it as well.
+        tokio::spawn(give_back_for_ever(shared.clone()));
         let admin = tokio::spawn(admin::serve(operators, calls, admin, async move { drop(admin_stopped.await) }));
         let acceptor = Arc::new(Acceptor {
             inboxes: workers.iter().map(|worker| (worker.inbox.clone(), worker.clients.clone())).collect(),

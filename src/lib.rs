@@ -62,6 +62,8 @@
 //!   user of its own, because the servers remember what a connection has read.
 //! - **A lane keeps the bytes of what is in flight** until they are answered: a resend needs no copy on the way out.
 
+#![deny(unsafe_code)]
+
 pub mod access;
 pub mod admin;
 pub mod app;

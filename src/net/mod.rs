@@ -7,10 +7,12 @@ mod clients;
 mod clock;
 mod lanes;
 mod listener;
+mod memory;
 mod socket;
 mod worker;
 
 pub use crate::engine::{ProxyAnswer, ProxyCall};
 pub use clock::Clock;
 pub use listener::{Accepted, BindError, Listener};
+pub use memory::give_back_for_ever;
 pub use worker::{Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats};
