@@ -160,9 +160,15 @@ enum Stream {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
+        loop {
+            let read = match self {
+                Stream::Tcp(stream) => stream.read(buffer),
+                Stream::Unix(stream) => stream.read(buffer),
+            };
+            // A read with a time limit is interrupted when the machine is frozen for a moment.
+            if !read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
+                return read;
+            }
         }
     }
 }
