@@ -22,14 +22,14 @@ script-twice    pump.rs      s/retry.wrapped \|= script;//
 redirect-leak   retry.rs     s/b"TRYAGAIN" if asked.slot.is_some\(\) => Verdict::TryAgain/b"TRYAGAIN" if false => Verdict::TryAgain/
 readonly-leak   retry.rs     s/b"LOADING" => Verdict::Hold\(Held::Loading\)/b"LOADING" => Verdict::Deliver/
 unit-lead       answer.rs    s/lane.lead_seen = 0;//
-protocol-change local.rs     s/if hello.proto.is_some_and\(\|proto\| proto != [^\)]*\)/if false/
-gone-client     answer.rs    s/if session.ending != Ending::No \{\n\s*self.touch\(client\);/if false {\n self.touch(client);/
-barrier         intake.rs    s/if self.clients\[index as usize\].owed\(\) > 0 \{ Err\(Pause::Barrier\) \} else \{ Ok\(\(\)\) \}/Ok(())/
-mget-places     merge.rs     s/places\[\*key as usize\] = element;/places[number] = element;/
-scan-receivers  scan_cursor.rs s/if moving.is_empty\(\) \{ Step::Done \}/if true { Step::Done }/
-deadline        pump.rs      s/if now >= deadline \{/if now + 1_000_000 >= deadline {/
+protocol-change identity.rs  s/if logs_in \|\| proto.is_some_and\(\|proto\| proto != [^\)]*\) \{/if logs_in {/
+gone-client     answer.rs    s/if session.ending != Ending::No \{\n\s*touched.push\(client\);/if false {\n touched.push(client);/
+barrier         intake.rs    s/if self.clients\[index as usize\].owed\(\) > 0 && self.captured.is_none\(\) \{ Err\(Pause::Barrier\) \}/if false { Err(Pause::Barrier) }/
+mget-places     merge.rs     s/places\[\*key as usize\] = Span \{ start: start as u32/let at = found; places[at] = Span { start: start as u32/
+scan-receivers  scan_cursor.rs s/Some\(moving\) if moving.is_empty\(\) => Step::Done/Some(_) => Step::Done/
+deadline        pump.rs      s/if now >= retry.deadline \{/if now + 1_000_000 >= retry.deadline {/
 output-limit    answer.rs    s/if over \{/if false {/
-unit-twice      answer.rs    s/=> only_reads\(&frame\)/=> true/
+unit-twice      lost.rs    s/=> only_reads\(&frame\)/=> true/
 unit-asking     send.rs      s/if asking \{\n(\s*encode::command\(out, &\[b"ASKING"\]\);)/let inside = asking \&\& frame.starts_with(b"*1\\r\\n\$5\\r\\nMULTI"); if inside { out.extend_from_slice(\&frame[..15]); encode::command(out, \&[b"ASKING"]); out.extend_from_slice(\&frame[15..]); return; }\nif asking {\n$1/
 unit-any-lane   transaction/exec.rs s/match watch \{\n/match watch.filter(|_| false) {\n/
 watch-lost      transaction/exec.rs s/if idle && last.watch_failed\(\) \{/if idle \&\& last.reply == LANE_LOST { job.groups[0].watch = None; merge.next_stage(Job::Exec(job)); return false; } if idle \&\& last.watch_failed() {/
@@ -57,10 +57,10 @@ cp Cargo.lock "$work/"
     grep -E '^(bytes|crc16|dashmap|fastrand|memchr|phf|rustc-hash|sha1_smol|sha2|slab|subtle|thiserror|zeroize) = ' Cargo.toml
     printf '\n[[test]]\nname = "sim"\npath = "tests/sim/main.rs"\n\n[profile.test]\nopt-level = 1\n'
 } > "$work/Cargo.toml"
-printf 'pub mod cluster;\npub mod command;\npub mod engine;\npub mod resp;\n' > "$work/src/lib.rs"
+printf 'pub mod access;\npub mod cluster;\npub mod command;\npub mod engine;\npub mod resp;\n' > "$work/src/lib.rs"
 export CARGO_TARGET_DIR="$work/target" KEYWAY_SIM_SEEDS="${KEYWAY_SIM_SEEDS:-2000}" RUSTFLAGS=-Awarnings
 
-renew() { for part in resp command cluster engine; do rm -rf "$work/src/$part" && cp -r "src/$part" "$work/src/$part"; done; }
+renew() { for part in access resp command cluster engine; do rm -rf "$work/src/$part" && cp -r "src/$part" "$work/src/$part"; done; }
 build() { (cd "$work" && cargo test --quiet --test sim --no-run > "$work/build.txt" 2>&1); }
 try() { (cd "$work" && timeout 300 cargo test --quiet --test sim -- --nocapture > "$work/run.txt" 2>&1); }
 
