@@ -122,6 +122,11 @@ impl App {
         Ok(App { config, listeners, operators, workers, calls, shared, topology, clock })
     }
 
+    /// The proxy's way to the cluster, as operators' commands use it.
+    pub fn cluster(&self) -> admin::Cluster {
+        cluster_of(&self.config, &self.topology, self.clock)
+    }
+
     /// Serves clients until `stop` ends, then lets what is in flight finish.
     pub async fn serve_until(self, stop: impl Future<Output = ()>) {
         let App { config, listeners, operators, workers, calls, shared, topology, clock } = self;
@@ -131,11 +136,7 @@ impl App {
             topology: topology.clone(),
             clock,
         };
-        let cluster = admin::Cluster {
-            topology: topology.clone(),
-            dialer: control_dialer(&config),
-            now_us: Arc::new(move || clock.now_us()),
-        };
+        let cluster = cluster_of(&config, &topology, clock);
         let admin = AdminState {
             info: Arc::new(move || facts.facts()),
             cluster,
@@ -180,6 +181,10 @@ impl App {
         // It ends with its sender.
         let _ = admin.await;
     }
+}
+
+fn cluster_of(config: &Config, topology: &TopologyHandle, clock: Clock) -> admin::Cluster {
+    admin::Cluster { topology: topology.clone(), dialer: control_dialer(config), now_us: Arc::new(move || clock.now_us()) }
 }
 
 /// Gathers what INFO of the admin port tells.

@@ -21,4 +21,4 @@ pub use nodes_text::{NodeFacts, NodeFlags, NodesError, NodesView, OpenMark};
 pub use persona::Persona;
 pub use redirect::{Redirect, parse_redirect};
 pub use slot::{SLOT_COUNT, Slot, hash_tag};
-pub use slot_map::{OpenSlot, SlotMap};
+pub use slot_map::{OpenSlot, Pin, SlotMap};

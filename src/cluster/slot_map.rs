@@ -1,5 +1,7 @@
 //! The slot map: who owns what. One immutable snapshot, published by the control thread, read by every worker.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use crate::cluster::{Addr, Node, Persona, Role, SLOT_COUNT, Slot, Stamp};
@@ -17,6 +19,8 @@ pub struct SlotMap {
     pub nodes: Vec<Node>,
     /// Slots under way from one node to another, as far as the nodes that were asked told: a hint, not a census.
     pub open_slots: Vec<OpenSlot>,
+    /// Slots that this proxy itself is moving.
+    pub pins: Vec<Pin>,
     pub persona: Persona,
     /// The nodes' default user needs a password, or is switched off: a connection that says nothing may do nothing.
     pub default_locked: bool,
@@ -35,6 +39,15 @@ pub struct OpenSlot {
     pub source: u16,
     /// Index of the node that receives it.
     pub target: u16,
+}
+
+/// A slot that is half here and half there may be asked of two nodes only. On Redis a replica that takes over from one of them does not
+/// know that the slot is open, and would answer for keys that are elsewhere as if there were none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pin {
+    pub slot: Slot,
+    /// The ids of its source and its target.
+    pub ends: [Arc<str>; 2],
 }
 
 impl SlotMap {
@@ -58,11 +71,11 @@ impl SlotMap {
     pub(super) fn assemble(stamp: Stamp, nodes: Vec<Node>, owners: Box<[u16; SLOT_COUNT]>, open_slots: Vec<OpenSlot>) -> SlotMap {
         let Stamp { version, asked_at_us, persona, default_locked } = stamp;
         let by_addr = index_addresses(&nodes);
-        SlotMap { version, nodes, open_slots, persona, default_locked, asked_at_us, owners, by_addr }
+        SlotMap { version, nodes, open_slots, pins: Vec::new(), persona, default_locked, asked_at_us, owners, by_addr }
     }
 
     /// The same map, but these slots belong to the nodes with these ids, and are open no more. Ids that it does not hold are passed over.
-    pub fn with_owners(&self, moved: &[(Slot, std::sync::Arc<str>)]) -> SlotMap {
+    pub fn with_owners(&self, moved: &[(Slot, Arc<str>)]) -> SlotMap {
         let mut map = self.clone();
         for (slot, id) in moved {
             if let Some(index) = self.find_id(id) {
@@ -145,6 +158,7 @@ impl SlotMap {
         self.nodes == other.nodes
             && self.owners == other.owners
             && self.open_slots == other.open_slots
+            && self.pins == other.pins
             && self.persona == other.persona
     }
 

@@ -121,6 +121,8 @@ pub struct Table {
     /// in the cache, where the look into the 32 KiB of `owners` was the request path's only sure miss.
     group_owners: [u16; GROUPS],
     patches: FxHashMap<u16, Patch>,
+    /// Slots that no other than these nodes, by their ids, may be asked for.
+    pins: FxHashMap<u16, [Arc<str>; 2]>,
     /// Slots seen on the move.
     moving: FxHashMap<u16, Seen>,
 }
@@ -134,6 +136,7 @@ impl Default for Table {
             owners: vec![NO_NODE; SLOT_COUNT].into_boxed_slice(),
             group_owners: [NO_NODE; GROUPS],
             patches: FxHashMap::default(),
+            pins: FxHashMap::default(),
             moving: FxHashMap::default(),
         }
     }
@@ -166,12 +169,19 @@ impl Table {
         }
         let places: Vec<NodeId> = map.nodes.iter().map(|node| self.enter(node)).collect();
         self.patches.retain(|_, patch| patch.at > map.asked_at_us);
+        self.pins = map.pins.iter().map(|pin| (pin.slot.get(), pin.ends.clone())).collect();
         let mut owners: Vec<u16> = Vec::with_capacity(SLOT_COUNT);
         for run in map.owners().chunk_by(|one, next| one == next) {
             owners.resize(owners.len() + run.len(), places.get(usize::from(run[0])).map_or(NO_NODE, |node| node.0));
         }
         for (slot, patch) in &self.patches {
             owners[usize::from(*slot)] = patch.node.0;
+        }
+        for slot in self.pins.keys() {
+            let owner = &mut owners[usize::from(*slot)];
+            if *owner != NO_NODE && self.is_barred(*slot, *owner) {
+                *owner = NO_NODE;
+            }
         }
         let changed = owners[..] != self.owners[..];
         if changed {
@@ -238,17 +248,24 @@ impl Table {
         }
     }
 
+    /// Whether a pin keeps the slot's requests away from a node: then nobody is its owner for now, and they wait.
+    fn is_barred(&self, slot: u16, node: u16) -> bool {
+        self.pins.get(&slot).is_some_and(|ends| !ends.contains(&self.nodes[usize::from(node)].id))
+    }
+
     fn patched_to(&self, entry: &NodeEntry) -> bool {
         self.patches.values().any(|patch| self.nodes[usize::from(patch.node.0)].addr == entry.addr)
     }
 
     /// A MOVED taught a slot's owner. Answers whether it is news.
     pub fn patch(&mut self, slot: Slot, node: NodeId, now: Micros) -> bool {
+        let barred = self.is_barred(slot.get(), node.0);
         let owner = &mut self.owners[usize::from(slot.get())];
         self.patches.insert(slot.get(), Patch { node, at: now });
-        let news = *owner != node.0;
+        let next = if barred { NO_NODE } else { node.0 };
+        let news = *owner != next;
         if news {
-            *owner = node.0;
+            *owner = next;
             self.regroup(slot.index() / GROUP);
             self.version = self.version.wrapping_add(1);
         }
@@ -374,7 +391,19 @@ mod tests {
         );
         table.patch(Slot::of(b"123456789"), NodeId(2), 3);
         check(&table, &[(0, 5460, Some(0)), (5461, 10922, Some(1)), (10923, 16383, Some(2))]);
-        table.publish(map(4, &[(64, 127, 1), (129, 129, 2), (16383, 16383, 0)]));
+        // A pinned slot is asked of its two ends only; a third waits for the pin to go, or to name it.
+        let pinned = |version, ends: [&str; 2]| {
+            let mut map = SlotMap::clone(&map(version, &[(0, 16383, 0)]));
+            map.pins = vec![crate::cluster::Pin { slot: Slot::of(b"123456789"), ends: ends.map(Into::into) }];
+            Arc::new(map)
+        };
+        table.publish(pinned(4, ["node-0", "node-1"]));
+        check(&table, &[(0, 16383, Some(0))]);
+        assert!(table.patch(Slot::of(b"123456789"), NodeId(2), 5));
+        check(&table, &[(0, 12738, Some(0)), (12739, 12739, None), (12740, 16383, Some(0))]);
+        table.publish(pinned(5, ["node-1", "node-2"]));
+        check(&table, &[(0, 12738, Some(0)), (12739, 12739, None), (12740, 16383, Some(0))]);
+        table.publish(map(6, &[(64, 127, 1), (129, 129, 2), (16383, 16383, 0)]));
         check(
             &table,
             &[

@@ -28,11 +28,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cluster::{AddressMap, Slot, SlotMap};
+use crate::cluster::{AddressMap, Pin, Slot, SlotMap};
 use crate::control::{Credentials, Dialer};
 use equip::Newcomers;
 use hints::Hints;
-use moves::Moves;
+use moves::{Change, Moves};
 use pace::{Health, Pace};
 use polling::Polling;
 use refresher::{Complaints, Refresher};
@@ -103,6 +103,7 @@ pub fn start(config: TopologyConfig, now_us: impl Fn() -> u64 + Send + Sync + 's
         polling: Polling::new(dialer, config.answer_timeout),
         hints: handle.hints.clone(),
         moves: handle.moves.clone(),
+        pins: Vec::new(),
         counters: handle.counters.clone(),
         published,
         pace: Pace::default(),
@@ -137,7 +138,17 @@ impl TopologyHandle {
     /// Says that these slots belong to this node from now on, because it was just made their owner: the map says so at once, without
     /// asking anybody. A node that the map does not hold changes nothing.
     pub fn slots_moved(&self, slots: &[Slot], to: &Arc<str>) {
-        self.moves.add(slots, to);
+        self.moves.add(slots.iter().map(|slot| Change::Owner(*slot, to.clone())));
+    }
+
+    /// Says that a slot is being moved: from now on requests for it go to no other node than these two, until it is moved or unpinned.
+    pub fn pin(&self, slot: Slot, ends: [Arc<str>; 2]) {
+        self.moves.add([Change::Pin(Pin { slot, ends })]);
+    }
+
+    /// Takes a pin back.
+    pub fn unpin(&self, slot: Slot) {
+        self.moves.add([Change::Unpin(slot)]);
     }
 
     /// A map whose questions were sent at `since_us` or later, refreshed for the purpose. `None` when the task has ended. It

@@ -1,29 +1,37 @@
-//! Slots whose new owner is known before any node is asked: this proxy itself has just moved them.
+//! What is known of slots before any node is asked, because this proxy itself moves them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::cluster::Slot;
+use crate::cluster::{Pin, Slot};
 
-/// Moves that the map does not show yet, in the order in which they were made.
+/// One change, to be shown by the map at once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    /// The slot belongs to this node now, and is pinned no more.
+    Owner(Slot, Arc<str>),
+    Pin(Pin),
+    Unpin(Slot),
+}
+
+/// Changes that the map does not show yet, in the order in which they were made.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
-    waiting: Mutex<Vec<(Slot, Arc<str>)>>,
+    waiting: Mutex<Vec<Change>>,
     arrived: Notify,
 }
 
 impl Moves {
     /// From any thread.
-    pub fn add(&self, slots: &[Slot], to: &Arc<str>) {
+    pub fn add(&self, changes: impl IntoIterator<Item = Change>) {
         // What is in there is whole whoever panicked.
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.extend(slots.iter().map(|slot| (*slot, to.clone())));
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
         self.arrived.notify_one();
     }
 
     /// Waits until there are some, and takes them.
-    pub async fn next(&self) -> Vec<(Slot, Arc<str>)> {
+    pub async fn next(&self) -> Vec<Change> {
         loop {
             let taken = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             if !taken.is_empty() {

@@ -8,12 +8,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::{Addr, AddressMap, AskedView, Slot, SlotMap, Stamp, merge};
+use crate::cluster::{Addr, AddressMap, AskedView, Pin, Slot, SlotMap, Stamp, merge};
 use crate::topology::accept::{Judgement, Reason, is_foreign, judge};
 use crate::topology::ask::{NoAnswer, ask_seed_until_usable};
 use crate::topology::equip::Newcomers;
 use crate::topology::hints::{Hints, RefreshCause};
-use crate::topology::moves::Moves;
+use crate::topology::moves::{Change, Moves};
 use crate::topology::pace::{Health, Pace};
 use crate::topology::polling::{Patience, Polling, Target};
 use crate::topology::stats::Counters;
@@ -34,6 +34,8 @@ pub(super) struct Refresher {
     pub polling: Polling,
     pub hints: Arc<Hints>,
     pub moves: Arc<Moves>,
+    /// Stand in every map that is published.
+    pub pins: Vec<Pin>,
     pub counters: Arc<Counters>,
     pub published: watch::Sender<Option<Arc<SlotMap>>>,
     pub pace: Pace,
@@ -137,7 +139,7 @@ impl Refresher {
                     causes.push(RefreshCause::Scheduled);
                     return causes;
                 }
-                moved = moves.next() => self.adopt_moves(&moved),
+                changes = moves.next() => self.adopt_changes(changes),
                 straggler = self.polling.straggler() => {
                     self.polling.settle(straggler);
                     self.hint_if_cursors_differ();
@@ -222,6 +224,7 @@ impl Refresher {
 
     fn publish(&mut self, current: Option<&SlotMap>, mut map: SlotMap) -> Outcome {
         self.polling.retain(&map);
+        map.pins = self.pins.clone();
         let changed = current.is_none_or(|current| !current.same_cluster_state(&map));
         if changed {
             map.version += 1;
@@ -232,12 +235,21 @@ impl Refresher {
         if changed { Outcome::Changed } else { Outcome::Confirmed }
     }
 
-    /// Publishes the map with slots that have just been moved at their new owners. Everything else in it is as old as before.
-    fn adopt_moves(&mut self, moved: &[(Slot, Arc<str>)]) {
-        let Some(current) = self.published.borrow().clone() else { return };
-        let map = current.with_owners(moved);
-        if !current.same_cluster_state(&map) {
-            self.publish(Some(&current), map);
+    /// Publishes the map with what is known of slots that this proxy moves. Everything else in it is as old as before.
+    fn adopt_changes(&mut self, changes: Vec<Change>) {
+        let mut moved: Vec<(Slot, Arc<str>)> = Vec::new();
+        for change in changes {
+            let (Change::Owner(slot, _) | Change::Pin(Pin { slot, .. }) | Change::Unpin(slot)) = &change;
+            self.pins.retain(|pin| pin.slot != *slot);
+            match change {
+                Change::Owner(slot, to) => moved.push((slot, to)),
+                Change::Pin(pin) => self.pins.push(pin),
+                Change::Unpin(_) => {}
+            }
+        }
+        let current = self.published.borrow().clone();
+        if let Some(current) = current {
+            self.publish(Some(&current), current.with_owners(&moved));
         }
     }
 

@@ -16,6 +16,7 @@ use super::{Done, Event, Executor, Leg, Listener, Orders};
 use crate::cluster::Slot;
 use crate::control::Reply;
 use crate::migrate::recovery::{self, Mark, Owner, Step};
+use crate::topology::TopologyHandle;
 
 /// The target is made the owner only on the strength of a look at the source that is no older.
 const GUARD: Duration = Duration::from_millis(50);
@@ -43,10 +44,35 @@ pub(super) struct Passage {
     announcing_since: Option<Instant>,
     unheard: BTreeSet<Arc<str>>,
     looked: bool,
+    pin: Pinned,
+}
+
+/// While a slot is open its requests go to its two ends only: a replica that takes over from one of them may not know that it is open.
+struct Pinned {
+    topology: TopologyHandle,
+    slot: Slot,
+    ends: Option<[Arc<str>; 2]>,
+}
+
+impl Pinned {
+    fn set(&mut self, ends: [Arc<str>; 2]) {
+        if self.ends.as_ref() != Some(&ends) {
+            self.topology.pin(self.slot, ends.clone());
+            self.ends = Some(ends);
+        }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if self.ends.is_some() {
+            self.topology.unpin(self.slot);
+        }
+    }
 }
 
 impl Passage {
-    fn new(slot: Slot, begun: bool) -> Passage {
+    fn new(slot: Slot, begun: bool, topology: &TopologyHandle) -> Passage {
         Passage {
             slot,
             begun,
@@ -61,6 +87,7 @@ impl Passage {
             announcing_since: None,
             unheard: BTreeSet::new(),
             looked: false,
+            pin: Pinned { topology: topology.clone(), slot, ends: None },
         }
     }
 }
@@ -73,9 +100,10 @@ impl Executor {
                 return Err(Halt::Stopped);
             }
             let begun = Instant::now();
-            let passage = self.move_slot(Passage::new(*slot, orders.resumed.contains(*slot)), orders, tell).await?;
-            let Passage { slot, keys, bytes, .. } = passage;
-            tell(Event::SlotDone { slot, keys, bytes, took: begun.elapsed() });
+            let passage =
+                self.move_slot(Passage::new(*slot, orders.resumed.contains(*slot), &self.topology), orders, tell).await?;
+            let (keys, bytes) = (passage.keys, passage.bytes);
+            tell(Event::SlotDone { slot: *slot, keys, bytes, took: begun.elapsed() });
             done = Done { slots: done.slots + 1, keys: done.keys + keys, bytes: done.bytes + bytes };
         }
         Ok(done)
@@ -103,10 +131,11 @@ impl Executor {
         let slot = passage.slot;
         self.nodes.connect(tell).await?;
         self.check_libraries(tell).await?;
+        let mut sight = self.nodes.look(slot).await?;
         if passage.unsettled.is_some() {
             self.settle(passage, tell).await?;
+            sight = self.nodes.look(slot).await?;
         }
-        let mut sight = self.nodes.look(slot).await?;
         if (sight.seen.owner_at_source, sight.seen.owner_at_target) == (Owner::Target, Owner::Target) {
             sight.seen.announced = self.is_announced(passage, tell).await?;
         }
@@ -116,6 +145,9 @@ impl Executor {
             // Whoever opened it may have left a MIGRATE behind that the target is still to see.
             passage.unsettled = Some((0, Vec::new()));
             return Err(Trip::Refused("an earlier driver's last command is waited for".into()));
+        }
+        if sight.seen.source_mark == Mark::Ours {
+            passage.pin.set([self.nodes.id(End::Source), self.nodes.id(End::Target)]);
         }
         let step = recovery::next(sight.seen, passage.begun);
         if let Step::Stop(trouble) = step {
@@ -151,6 +183,9 @@ impl Executor {
         match step {
             Step::OpenTarget => {
                 self.set_slot(End::Target, slot, &["IMPORTING", &source]).await?;
+                if passage.pin.ends.is_none() {
+                    passage.pin.set([source, target]);
+                }
                 passage.begun = true;
             }
             Step::OpenSource => {
@@ -164,6 +199,7 @@ impl Executor {
                     return Err(Trip::Refused("the look at the source is too old to act on".into()));
                 }
                 self.own(slot, sight, &source, &target).await?;
+                passage.pin.ends = None;
                 self.topology.slots_moved(&[slot], &target);
             }
             Step::Clear => {

@@ -252,6 +252,9 @@ impl Executor {
                 Reply::Integer(_) => {}
                 // The source sends on whoever asks for what it does not hold.
                 Reply::Error(error) if error.starts_with("ASK ") => {}
+                Reply::Error(error) if error.starts_with("MOVED ") => {
+                    return Err(Trip::Lost { end, node: node.id.clone(), why: "it does not own its slots any more".into() });
+                }
                 other => return Err(Trip::Refused(format!("{end} answers EXISTS with '{}'", text(other)))),
             }
         }

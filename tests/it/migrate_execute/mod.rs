@@ -1,5 +1,7 @@
 //! Slots moved by Keyway's own executors, on real servers, under load and in trouble: nothing is lost, nothing comes back, nobody notices.
 
+mod failovers;
+mod inside;
 mod mover;
 mod oracle;
 

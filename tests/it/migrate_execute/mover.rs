@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use keyway::admin;
 use keyway::cluster::Slot;
 use keyway::control::{Credentials, Dialer};
 use keyway::migrate::SlotSet;
@@ -15,7 +16,11 @@ use keyway::topology::{self, TopologyConfig, TopologyHandle};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use super::inside::Inside;
 use crate::harness::{Cluster, PATIENCE};
+
+/// A clock in microseconds.
+type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Each is the next driver.
 static TOKENS: AtomicU64 = AtomicU64::new(1);
@@ -42,7 +47,7 @@ impl Mover {
     pub fn with_limits(cluster: &Cluster, user: Option<(&str, &str)>, limits: Limits) -> Mover {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let began = Instant::now();
-        let now_us = Arc::new(move || began.elapsed().as_micros() as u64);
+        let now_us: Now = Arc::new(move || began.elapsed().as_micros() as u64);
         let credentials = Credentials { username: user.map(|user| user.0.into()), password: user.map(|user| user.1.into()) };
         let Credentials { username, password } = credentials.clone();
         let seeds = cluster.seeds().split(',').map(str::to_owned).collect();
@@ -55,6 +60,17 @@ impl Mover {
         });
         let limit = Duration::from_secs(5);
         let dialer = Dialer { credentials, dial_timeout: Duration::from_secs(1), reply_timeout: limit };
+        Mover::of(runtime, topology, dialer, now_us, limits)
+    }
+
+    /// Beside the workers of a proxy, which are told of all it does.
+    pub fn beside(proxy: &Inside) -> Mover {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let admin::Cluster { topology, dialer, now_us } = proxy.cluster.clone();
+        Mover::of(runtime, topology, dialer, now_us, Limits { patience: PATIENCE, ..Limits::default() })
+    }
+
+    fn of(runtime: Runtime, topology: TopologyHandle, dialer: Dialer, now_us: Now, limits: Limits) -> Mover {
         let executor = Executor::new(topology.clone(), dialer, now_us, limits);
         let (throttle, stop) = (watch::channel(Throttle { duty: 1.0, ..Throttle::default() }).0, watch::channel(false).0);
         let lease = watch::channel(Instant::now() + 10 * PATIENCE).0;
@@ -87,7 +103,10 @@ impl Mover {
     pub fn run_with(&mut self, leg: &Leg, mut hear: impl FnMut(&Event) + Send) -> (Result<Done, Halt>, Vec<Event>) {
         let orders = self.orders();
         let mut events = Vec::new();
+        let began = Instant::now();
         let mut listener = |event: Event| {
+            // Shown by a test that fails.
+            println!("{:?} {event:?}", began.elapsed());
             hear(&event);
             events.push(event);
         };

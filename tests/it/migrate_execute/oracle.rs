@@ -10,7 +10,7 @@ use crate::harness::{Client, Cluster, Reply, wait_until};
 const WRITERS: usize = 3;
 
 /// Strings in each slot that nobody changes.
-const FIXED: usize = 40;
+pub const FIXED: usize = 40;
 
 pub struct Oracle {
     port: u16,
@@ -55,6 +55,24 @@ impl Oracle {
         });
         self.check_fixed();
         result
+    }
+
+    /// Runs `act` while one client reads what nobody changes.
+    pub fn watched<T>(&self, act: impl FnOnce() -> T) -> T {
+        let over = Over::default();
+        std::thread::scope(|threads| {
+            let reader = threads.spawn(|| {
+                while !over.yet() {
+                    self.check_fixed();
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let ends = over.when_dropped();
+            let result = act();
+            drop(ends);
+            join(reader);
+            result
+        })
     }
 
     pub fn check_fixed(&self) {
