@@ -206,7 +206,7 @@ impl Executor {
                 self.set_slot(End::Source, slot, &["NODE", &target]).await?;
                 self.topology.slots_moved(&[slot], &target);
             }
-            Step::CloseTarget => self.set_slot(End::Target, slot, &["STABLE"]).await?,
+            Step::CloseTarget => self.close_target(slot, sight, &source).await?,
             Step::Announce => self.nodes.announce(&[slot], &target, &passage.differing).await?,
             Step::Done | Step::Stop(_) => {}
         }
@@ -219,6 +219,19 @@ impl Executor {
         let Some(node) = self.nodes.node(end) else { return Err(Trip::Refused(format!("{end} is not connected"))) };
         let reply = node.connection.call(&words).await.map_err(Trip::lost(end, &node.id))?;
         accepted(end, &words.join(" "), &reply)
+    }
+
+    /// Takes the target's mark away. When it dates from before the source's shard failed over, the target may not have heard of the new
+    /// master's claim, and refuse everything until it does: it is told at once.
+    async fn close_target(&mut self, slot: Slot, sight: &Sight, source: &str) -> Result<(), Trip> {
+        self.set_slot(End::Target, slot, &["STABLE"]).await?;
+        if sight.seen.owner_at_source == Owner::Source
+            && let Err(trip) = self.set_slot(End::Target, slot, &["NODE", source]).await
+        {
+            // It may not know yet that this is a master; then gossip tells it of both.
+            tracing::debug!(?trip, %slot, "telling the target of the source's new master");
+        }
+        Ok(())
     }
 
     /// Makes the target the owner. On Redis the target itself looks for its mark in the same moment.

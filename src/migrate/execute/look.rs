@@ -37,7 +37,8 @@ impl Nodes {
             return Err(Trip::Refused("a connection to both ends is missing".into()));
         };
         let (giving, taking) = tokio::join!(glance(at_source, slot, End::Source), glance(at_target, slot, End::Target));
-        let sight = compare(slot, at, (source, giving?), (target, taking?));
+        let mends_marks = at_target.server.replicates_marks();
+        let sight = compare(slot, at, mends_marks, (source, giving?), (target, taking?));
         match &sight {
             Err(Trip::Lost { end, .. }) => self.forget(*end),
             Err(_) => [End::Source, End::Target].into_iter().for_each(|end| self.forget(end)),
@@ -85,6 +86,7 @@ async fn glance(node: &mut Node, slot: Slot, end: End) -> Result<Glance, Trip> {
 fn compare(
     slot: Slot,
     at: Instant,
+    mends_marks: bool,
     (source, giving): (&Shard, Glance),
     (target, taking): (&Shard, Glance),
 ) -> Result<Sight, Trip> {
@@ -97,11 +99,20 @@ fn compare(
     if !giving.view.myself().flags.master && !emptied {
         return Err(Trip::Lost { end: End::Source, node: source.id.clone(), why: "it has become a replica".into() });
     }
+    let target_mark = mark(&taking.view, slot, source, End::Target);
+    // A mark that names a master of former times keeps the target from hearing of the present one, except where the servers mend it.
+    let owner_at_target = match owner_in(&taking.view, slot) {
+        Some(id) if target_mark == Mark::Stale && *id != source.id && source.members.contains(id) => Owner::Nobody,
+        _ => owner(&taking.view, slot, source, target)?,
+    };
+    if target_mark == Mark::Stale && mends_marks {
+        return Err(Trip::Refused("the target has not heard yet of the source's failover".into()));
+    }
     let seen = Observed {
         owner_at_source: owner(&giving.view, slot, source, target)?,
-        owner_at_target: owner(&taking.view, slot, source, target)?,
+        owner_at_target,
         source_mark: if emptied { Mark::None } else { mark(&giving.view, slot, target, End::Source) },
-        target_mark: mark(&taking.view, slot, source, End::Target),
+        target_mark,
         source_has_keys: !emptied && giving.keys > 0,
         target_has_keys: taking.keys > 0,
         announced: false,

@@ -153,6 +153,10 @@ impl Member {
         self.process.as_ref().expect("a running member").signal("CONT");
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a running member").pid()
+    }
+
     pub fn is_up(&self) -> bool {
         self.process.is_some()
     }

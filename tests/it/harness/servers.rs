@@ -126,6 +126,10 @@ impl ServerProcess {
         self.process.kill();
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub fn signal(&self, name: &str) {
         self.process.signal(name);
     }

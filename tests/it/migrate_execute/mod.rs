@@ -4,6 +4,7 @@ mod failovers;
 mod inside;
 mod mover;
 mod oracle;
+mod troubles;
 
 use std::collections::BTreeSet;
 
@@ -37,10 +38,9 @@ fn moves(server: Server) {
         mover.throttle.send_modify(|throttle| throttle.keys = 7);
         for (slot, step) in (0..).zip(STEPS) {
             let leg = mover.leg(&cluster, 0, 1, slots(slot..slot + 1), Mode::Classic);
-            assert!(
-                mover.run_until(&leg, |event| matches!(event, Event::Stepped { step: done, .. } if *done == step)),
-                "{step:?}"
-            );
+            let died = mover.run_until(&leg, |event| matches!(event, Event::Stepped { step: done, .. } if *done == step));
+            // Valkey's source may hear of the new owner, and take its mark away, before it is told.
+            assert!(died || (server, step) == (Server::Valkey91, Step::Clear), "{step:?}");
             mover = Mover::new(&cluster, Some(("mover", "secret")));
             mover.throttle.send_modify(|throttle| throttle.keys = 7);
         }
