@@ -242,7 +242,7 @@ impl Executor {
         }
         let words = ["EVAL", OWN_IF_IMPORTING, "0", &slot.to_string(), source, target];
         let reply = node.connection.call(words).await.map_err(Trip::lost(End::Target, &node.id))?;
-        if text(&reply).starts_with("NOPERM") {
+        if ["NOPERM ", "OOM "].iter().any(|error| text(&reply).starts_with(error)) {
             return self.set_slot(End::Target, slot, &["NODE", target]).await;
         }
         accepted(End::Target, "SETSLOT NODE in a script", &reply)

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Shard;
 use super::halt::End;
-use super::nodes::{Node, Nodes, text};
+use super::nodes::{Node, Nodes};
 use super::patience::Trip;
 use crate::cluster::{NodesView, OpenMark, Slot};
 use crate::control::{Pipeline, Reply};
@@ -49,38 +49,57 @@ impl Nodes {
 }
 
 async fn glance(node: &mut Node, slot: Slot, end: End) -> Result<Glance, Trip> {
+    match ask(node, slot, end, true).await? {
+        Ok(glance) => Ok(glance),
+        // Redis before 7.2 refuses a transaction, whatever is in it, when its memory is full: and a full node is what one moves slots
+        // away from. Questions that arrive together are answered one right behind the other, the mark before the number of keys.
+        Err(error) if error.starts_with("OOM ") => ask(node, slot, end, false).await?.map_err(|error| refused(node, end, &error)),
+        Err(error) => Err(refused(node, end, &error)),
+    }
+}
+
+fn refused(node: &Node, end: End, found: &str) -> Trip {
+    Trip::Refused(format!("{end} {}: expected its view, found '{found}'", node.connection.addr()))
+}
+
+/// The inner error is what the node said instead.
+async fn ask(node: &mut Node, slot: Slot, end: End, atomic: bool) -> Result<Result<Glance, String>, Trip> {
     let slot = slot.to_string();
     let mut questions = Pipeline::new();
-    questions.push(["MULTI"]).push(["CLUSTER", "NODES"]);
+    if atomic {
+        questions.push(["MULTI"]);
+    }
+    questions.push(["CLUSTER", "NODES"]);
     for database in 0..node.databases {
         if node.databases > 1 {
             questions.push(["SELECT", &database.to_string()]);
         }
         questions.push(["CLUSTER", "COUNTKEYSINSLOT", &slot]);
     }
-    if node.databases > 1 {
-        questions.push(["SELECT", "0"]);
+    if atomic {
+        questions.push(["EXEC"]);
     }
-    questions.push(["EXEC"]);
     node.forget_database();
-    let mut replies = node.connection.call_many(&questions).await.map_err(Trip::lost(end, &node.id))?;
-    let refused =
-        |found: &Reply| Trip::Refused(format!("{end} {}: expected its view, found '{}'", node.connection.addr(), text(found)));
-    let Some(Reply::Array(answers)) = replies.pop() else {
-        let why = replies.iter().find(|reply| matches!(reply, Reply::Error(_))).unwrap_or(&Reply::Null);
-        return Err(refused(why));
-    };
-    let Some(Reply::BulkString(nodes)) = answers.first() else { return Err(refused(answers.first().unwrap_or(&Reply::Null))) };
-    let view = NodesView::parse(nodes).map_err(|error| Trip::Refused(error.to_string()))?;
+    let mut answers = node.connection.call_many(&questions).await.map_err(Trip::lost(end, &node.id))?;
+    if let Some(Reply::Error(error)) = answers.iter().find(|answer| matches!(answer, Reply::Error(_))) {
+        return Ok(Err(error.to_string()));
+    }
+    if atomic {
+        answers = match answers.pop() {
+            Some(Reply::Array(executed)) => executed,
+            _ => return Ok(Err("no answer to EXEC".into())),
+        };
+    }
     let mut keys = 0;
-    for answer in &answers[1..] {
+    for answer in &answers {
         match answer {
             Reply::Integer(found) => keys += u64::try_from(*found).unwrap_or(0),
-            Reply::Error(_) => return Err(refused(answer)),
+            Reply::Error(error) => return Ok(Err(error.to_string())),
             _ => {}
         }
     }
-    Ok(Glance { view, keys })
+    let Some(Reply::BulkString(nodes)) = answers.first() else { return Ok(Err("no CLUSTER NODES".into())) };
+    Ok(NodesView::parse(nodes).map(|view| Glance { view, keys }).map_err(|error| error.to_string()))
 }
 
 fn compare(

@@ -25,10 +25,23 @@ const LIBRARY: &str = "#!lua name=kept\nredis.register_function('kept', function
 fn moves(server: Server) {
     // The executors come as a user of their own, so that the source must log in at the target.
     let user = ["--user", "mover", "on", ">secret", "~*", "&*", "+@all"].map(str::to_owned).to_vec();
-    let cluster = Cluster::start(server, ClusterOptions { arguments: user, ..ClusterOptions::default() });
+    let databases =
+        if server == Server::Valkey91 { ["--cluster-databases", "4"].map(str::to_owned).to_vec() } else { Vec::new() };
+    let arguments = [user, databases].concat();
+    let cluster = Cluster::start(server, ClusterOptions { arguments, ..ClusterOptions::default() });
     let proxy = Proxy::start(&cluster);
     let tags = [tags_in(0..8), tags_in(8000..8002)].concat();
     let oracle = Oracle::new(proxy.port, &tags);
+    // Where clusters have several databases, a slot has keys in each.
+    let elsewhere = format!("{}elsewhere", tags[0]);
+    let in_another_database = |member: usize, command: &[&str], expected: Reply| {
+        if server == Server::Valkey91 {
+            let mut client = cluster.member(member).client();
+            assert_eq!(client.call(&["SELECT", "2"]), Reply::ok());
+            assert_eq!(client.call(command), expected);
+        }
+    };
+    in_another_database(0, &["SET", &elsewhere, "kept"], Reply::ok());
     let functions = server != Server::Redis62;
     if functions {
         assert_eq!(cluster.member(0).client().call(&["FUNCTION", "LOAD", LIBRARY]).text(), "kept");
@@ -52,6 +65,7 @@ fn moves(server: Server) {
             events.iter().filter_map(|event| if let Event::SlotDone { slot, .. } = event { Some(*slot) } else { None }).collect();
         assert_eq!(ended.into_iter().collect::<Vec<_>>(), leg.slots);
         assert!(leg.slots.iter().all(|slot| mover.owner(*slot) == cluster.member(1).id), "the map knows without asking");
+        in_another_database(1, &["GET", &elsewhere], Reply::bulk("kept"));
         // An order to stop is obeyed between two slots.
         let back = mover.leg(&cluster, 1, 0, slots(0..40), Mode::Classic);
         let stop = mover.stop.clone();
@@ -71,6 +85,7 @@ fn moves(server: Server) {
             }
         }
     });
+    in_another_database(0, &["GET", &elsewhere], Reply::bulk("kept"));
     if functions {
         let list = cluster.member(1).client().call(&["FUNCTION", "LIST"]);
         assert!(format!("{list:?}").contains("kept"), "{list:?}");

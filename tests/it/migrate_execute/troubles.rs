@@ -292,4 +292,13 @@ fn two_drivers(world: &mut World, slot: u16) {
     world.finish(slot + 1);
 }
 
-crate::on_every_server!(troubles);
+/// What a node does in these troubles does not differ within Redis's versions.
+#[test]
+fn redis() {
+    troubles(Server::Redis70);
+}
+
+#[test]
+fn valkey() {
+    troubles(Server::Valkey91);
+}
