@@ -45,6 +45,8 @@ pub struct Told {
     pub atomic: Atomic,
     /// Atomic migrations that have not ended, one line each.
     pub jobs: Vec<String>,
+    /// Commands of a migration that the node does not let us give; masters only.
+    pub denied: BTreeSet<&'static str>,
     /// How many databases a slot's keys may lie in.
     pub databases: u32,
     /// Keys in each of the 16384 slots, all databases together; masters only.

@@ -1,5 +1,6 @@
 //! Slots on the move: what the cluster looks like, what is to move, and how it is moved.
 //!
+//! - `deep` — samples of what the masters hold
 //! - `hot` — the slots that weigh most
 //! - `inventory`, `survey` — the facts, from every node itself
 //! - `plan` — PURE: the moves that reach a goal, and their order
@@ -7,6 +8,7 @@
 //! - `execute` — moves slots on real servers
 //! - `preflight` — PURE: what speaks against moving anything now
 
+pub mod deep;
 pub mod execute;
 pub mod hot;
 pub mod inventory;

@@ -78,7 +78,38 @@ async fn ask(dialer: &Dialer, addr: &Addr) -> Result<Told, String> {
     let jobs = if atomic == Atomic::MigrateSlots { running_jobs(&mut node).await? } else { Vec::new() };
     let is_master = view.myself().flags.master;
     let keys = if is_master { Some(key_counts(&mut node, databases).await?) } else { None };
-    Ok(Told { server: Server::of(&info), view, cluster, info, config, modules, functions, atomic, jobs, databases, keys })
+    let denied = if is_master { denied_commands(&mut node, atomic, config.is_some()).await? } else { BTreeSet::new() };
+    let server = Server::of(&info);
+    Ok(Told { server, view, cluster, info, config, modules, functions, atomic, jobs, denied, databases, keys })
+}
+
+/// What a migration does on nodes, in forms that do nothing: whoever may not give them at all is told so first.
+const RIGHTS: [(&str, &[&str]); 7] = [
+    ("cluster|setslot", &["CLUSTER", "SETSLOT", "16384", "STABLE"]),
+    ("cluster|getkeysinslot", &["CLUSTER", "GETKEYSINSLOT", "0", "0"]),
+    ("migrate", &["MIGRATE", "127.0.0.1", "1", "{keyway}probe", "x", "1"]),
+    ("restore-asking", &["RESTORE-ASKING", "{keyway}probe", "0", "x"]),
+    ("eval", &["EVAL", "return 1", "1", "{keyway}probe"]),
+    // No client lives to have this number. 6.2 takes 0 for "whichever", and kills them all.
+    ("client|kill", &["CLIENT", "KILL", "ID", "9223372036854775807"]),
+    ("wait", &["WAIT", "0", "0"]),
+];
+
+/// As `RIGHTS`, where whole slots can be moved at once. There is no such node.
+const ATOMIC_RIGHT: (&str, &[&str]) =
+    ("cluster|migrateslots", &["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", "0", "0", "NODE", "nobody"]);
+
+/// The commands of a migration that the node denies the proxy's own user. Servers without ACL DRYRUN cannot be asked, only tried.
+async fn denied_commands(node: &mut Connection, atomic: Atomic, config: bool) -> Result<BTreeSet<&'static str>, String> {
+    let tried: Vec<_> = RIGHTS.into_iter().chain((atomic == Atomic::MigrateSlots).then_some(ATOMIC_RIGHT)).collect();
+    let mut questions = Pipeline::new();
+    for (_, words) in &tried {
+        questions.push(*words);
+    }
+    let replies = node.call_many(&questions).await.map_err(|error| error.to_string())?;
+    let is_denied = |reply: &Reply| matches!(reply, Reply::Error(text) if text.starts_with("NOPERM"));
+    let denied = tried.iter().zip(&replies).filter(|(_, reply)| is_denied(reply)).map(|((name, _), _)| *name);
+    Ok(denied.chain((!config).then_some("config|get")).collect())
 }
 
 /// How many keys each slot holds on this node, all databases together.

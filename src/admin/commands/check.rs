@@ -3,29 +3,40 @@
 use serde_json::json;
 
 use super::cluster::no_map;
-use crate::admin::definition::{Definition, Handler, Role, Wrong};
+use crate::admin::definition::{Definition, Handler, Role, Wrong, shown};
 use crate::admin::reply::{Reply, Report};
-use crate::migrate::preflight::{Finding, Severity, Verdict, preflight};
+use crate::migrate::deep::look;
+use crate::migrate::preflight::{Finding, Severity, Verdict, deep, preflight};
 use crate::migrate::survey::survey;
 
 pub(super) static CHECK: Definition = Definition {
     name: "PROXY CHECK",
-    syntax: "PROXY CHECK [JSON]",
+    syntax: "PROXY CHECK [DEEP] [JSON]",
     summary: "Look for what speaks against moving slots",
     help: "It asks every node, masters and replicas, and changes nothing. Each check is ok, a note, a warning or a blocker, with what \
-           was expected, what was found, and what to do. A blocker stops a migration from starting.",
+           was expected, what was found, and what to do. A blocker stops a migration from starting. DEEP looks closer, for seconds: at samples of every \
+           master's keys for large ones, at the weight of slots, function libraries, snapshots being written, and who waits.",
     since: "0.1.0",
     role: Role::Viewer,
-    parse: |arguments| match arguments {
-        [] => Ok(Handler::later(|state| {
+    parse: |arguments| {
+        let is_deep = match arguments {
+            [] => false,
+            [word] if word.eq_ignore_ascii_case(b"DEEP") => true,
+            [word] => return Err(Wrong::Value { expected: "DEEP", found: shown(word) }),
+            _ => return Err(Wrong::Count),
+        };
+        Ok(Handler::later(move |state| {
             let cluster = state.cluster.clone();
             async move {
                 let Some(map) = cluster.topology.current() else { return no_map() };
                 let inventory = survey(&cluster.dialer, &map).await;
-                report(&preflight(&inventory, None))
+                let mut findings = preflight(&inventory, None);
+                if is_deep {
+                    findings.extend(deep(&inventory, &look(&cluster.dialer, &inventory).await, None));
+                }
+                report(&findings)
             }
-        })),
-        _ => Err(Wrong::Count),
+        }))
     },
 };
 

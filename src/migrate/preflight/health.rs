@@ -263,6 +263,21 @@ pub fn software(inventory: &Inventory, intent: Option<Intent>) -> Vec<Finding> {
     if findings.is_empty() { fine("software", expected) } else { findings }
 }
 
+pub fn rights(inventory: &Inventory, intent: Option<Intent>) -> Vec<Finding> {
+    let expected = "the proxy's own user may move slots on every master";
+    let findings: Vec<Finding> = inventory
+        .masters()
+        .filter(|(node, told)| takes_part(intent, &node.id, told) && !told.denied.is_empty())
+        .map(|(node, told)| {
+            let denied: Vec<&str> = told.denied.iter().copied().collect();
+            let found = format!("{} denies it {}", node.addr, denied.join(", "));
+            let advice = "ACL SETUSER it there with these commands and all keys, or name another user in cluster.username";
+            finding("rights", Severity::Blocker, expected, found, advice)
+        })
+        .collect();
+    if findings.is_empty() { fine("rights", expected) } else { findings }
+}
+
 pub fn modules(inventory: &Inventory, intent: Option<Intent>) -> Vec<Finding> {
     let expected = "all masters have loaded the same modules";
     let all: BTreeSet<&String> = inventory.masters().flat_map(|(_, told)| &told.modules).collect();

@@ -1,8 +1,11 @@
 //! PURE. What speaks against moving slots now: every check tells what it expected, what it found, and what to do.
 
 mod capacity;
+mod deep;
 mod health;
 mod settings;
+
+pub use deep::deep;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -110,6 +113,7 @@ pub fn preflight(inventory: &Inventory, intent: Option<Intent>) -> Vec<Finding> 
         health::software,
         health::modules,
         health::functions,
+        health::rights,
         capacity::memory,
         capacity::eviction,
         settings::node_timeout,

@@ -32,6 +32,7 @@ fn told(me: usize) -> Told {
         functions: Some("same".into()),
         atomic: Atomic::No,
         jobs: Vec::new(),
+        denied: BTreeSet::new(),
         databases: 1,
         keys: Some(Slot::all().map(|slot| if slots.contains(slot) { 10 } else { 0 }).collect()),
     }
@@ -147,5 +148,15 @@ fn settings_that_make_it_harder() {
     // The plan leaves it a hundred slots.
     assert_eq!(found("replica-migration", setting("cluster-allow-replica-migration", "yes")).0, Severity::Ok);
     check("replicas", |_, _| {}, Severity::Warning, "has none");
+    check(
+        "rights",
+        |me, told| {
+            if me == 1 {
+                told.denied.extend(["migrate", "cluster|setslot"]);
+            }
+        },
+        Severity::Blocker,
+        "127.0.0.1:7001 denies it cluster|setslot, migrate",
+    );
     check("atomic-jobs", |_, told| told.jobs.push("EXPORT of 5-6 is snapshotting".into()), Severity::Blocker, "5-6");
 }
