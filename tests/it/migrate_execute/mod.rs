@@ -78,6 +78,14 @@ fn moves(server: Server) {
         mover.stop.send_replace(false);
         assert_eq!(mover.run(&back).0.expect("it goes on").slots, 40);
         if server == Server::Valkey91 {
+            // It would lose writes.
+            let leg = mover.leg(&cluster, 0, 1, slots(0..40), Mode::Atomic);
+            let halt = mover.run(&leg).0.expect_err("keys in several databases");
+            assert!(matches!(&halt, Halt::AtomicFailed { why, .. } if why.contains("several databases")), "{halt}");
+        }
+        in_another_database(0, &["GET", &elsewhere], Reply::bulk("kept"));
+        in_another_database(0, &["DEL", &elsewhere], Reply::Integer(1));
+        if server == Server::Valkey91 {
             for (from, to) in [(0, 1), (1, 0)] {
                 let leg = mover.leg(&cluster, from, to, slots(0..40), Mode::Atomic);
                 let (done, events) = mover.run(&leg);
@@ -85,7 +93,6 @@ fn moves(server: Server) {
             }
         }
     });
-    in_another_database(0, &["GET", &elsewhere], Reply::bulk("kept"));
     if functions {
         let list = cluster.member(1).client().call(&["FUNCTION", "LIST"]);
         assert!(format!("{list:?}").contains("kept"), "{list:?}");
