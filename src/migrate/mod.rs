@@ -7,18 +7,31 @@
 //! - `recovery`, `refusal`, `pace` — PURE: the next step of a slot, what an answer to MIGRATE means, how much at a time
 //! - `execute` — moves slots on real servers
 //! - `preflight` — PURE: what speaks against moving anything now
+//! - `draft` — a request becomes a plan that can be started
+//! - `machine` — PURE: the life of a plan
+//! - `gates` — PURE: whether a plan may go on
+//! - `verify` — PURE: whether what has moved is where it should be
+//! - `record` — plans as the cluster keeps them
+//! - `coordinator` — drives plans, from any instance
 
+pub mod coordinator;
 pub mod deep;
+pub mod draft;
 pub mod execute;
+pub mod gates;
 pub mod hot;
 pub mod inventory;
+pub mod machine;
 pub mod pace;
 pub mod plan;
 pub mod preflight;
+pub mod record;
 pub mod recovery;
 pub mod refusal;
 mod slot_set;
 pub mod survey;
+pub mod verify;
 
+pub use coordinator::Coordinator;
 pub use inventory::Inventory;
 pub use slot_set::{NotSlots, SlotSet};

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What the operator allows; PROXY MIGRATE THROTTLE changes it while a plan runs.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Throttle {
     /// One MIGRATE should block its source no longer than this.
     pub block: Duration,
@@ -18,6 +20,13 @@ pub struct Throttle {
 impl Default for Throttle {
     fn default() -> Throttle {
         Throttle { block: Duration::from_millis(3), keys: 1000, bytes: 1 << 20, duty: 0.7 }
+    }
+}
+
+impl std::fmt::Display for Throttle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Throttle { block, keys, bytes, duty } = self;
+        write!(f, "block {block:?}, {keys} keys, {bytes} bytes, duty {:.0}%", duty * 100.0)
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cluster::{SLOT_COUNT, Slot};
 
 const WORDS: usize = SLOT_COUNT / 64;
 
-/// Any number of slots: one bit each.
-#[derive(Clone, PartialEq, Eq)]
+/// Any number of slots: one bit each. In JSON it is its text, the empty text for none.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct SlotSet {
     bits: Box<[u64; WORDS]>,
 }
@@ -74,6 +77,20 @@ impl SlotSet {
             }
             Some((first, last))
         })
+    }
+}
+
+impl From<SlotSet> for String {
+    fn from(set: SlotSet) -> String {
+        set.to_string()
+    }
+}
+
+impl TryFrom<String> for SlotSet {
+    type Error = NotSlots;
+
+    fn try_from(text: String) -> Result<SlotSet, NotSlots> {
+        if text.is_empty() { Ok(SlotSet::new()) } else { SlotSet::parse(&text) }
     }
 }
 

@@ -28,11 +28,28 @@ const SETTINGS: [&str; 9] = [
 
 /// Asks all nodes of the map at once.
 pub async fn survey(dialer: &Dialer, map: &SlotMap) -> Inventory {
+    ask_all(dialer, map, Depth::Whole).await
+}
+
+/// Asks all nodes at once for what changes while slots move: their views, CLUSTER INFO and INFO. Cheap enough for every second.
+pub async fn glance(dialer: &Dialer, map: &SlotMap) -> Inventory {
+    ask_all(dialer, map, Depth::Glance).await
+}
+
+/// How much is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Whole,
+    /// No keys, functions, modules, settings and jobs: they are told as none.
+    Glance,
+}
+
+async fn ask_all(dialer: &Dialer, map: &SlotMap, depth: Depth) -> Inventory {
     let mut asking = JoinSet::new();
     for node in &map.nodes {
         let (dialer, id, addr) = (dialer.clone(), node.id.clone(), node.addr.clone());
         asking.spawn(async move {
-            let told = timeout(NODE_LIMIT, ask(&dialer, &addr)).await;
+            let told = timeout(NODE_LIMIT, ask(&dialer, &addr, depth)).await;
             let told =
                 told.unwrap_or_else(|_| Err(format!("node {addr}: expected its answers within {NODE_LIMIT:?}, found none")));
             NodeReport { id, addr, told: told.map(Box::new) }
@@ -49,24 +66,28 @@ pub async fn survey(dialer: &Dialer, map: &SlotMap) -> Inventory {
     Inventory { nodes }
 }
 
-async fn ask(dialer: &Dialer, addr: &Addr) -> Result<Told, String> {
+async fn ask(dialer: &Dialer, addr: &Addr, depth: Depth) -> Result<Told, String> {
     let mut node = dialer.dial(addr).await.map_err(|error| error.to_string())?;
     let mut questions = Pipeline::new();
-    questions
-        .push(["CLUSTER", "NODES"])
-        .push(["CLUSTER", "INFO"])
-        .push(["INFO"])
-        .push(["MODULE", "LIST"])
-        .push(["FUNCTION", "DUMP"]);
-    questions.push(["COMMAND", "INFO", "CLUSTER|MIGRATESLOTS", "CLUSTER|MIGRATION"]);
-    for setting in SETTINGS {
-        questions.push(["CONFIG", "GET", setting]);
+    questions.push(["CLUSTER", "NODES"]).push(["CLUSTER", "INFO"]).push(["INFO"]);
+    if depth == Depth::Whole {
+        questions.push(["MODULE", "LIST"]).push(["FUNCTION", "DUMP"]);
+        questions.push(["COMMAND", "INFO", "CLUSTER|MIGRATESLOTS", "CLUSTER|MIGRATION"]);
+        for setting in SETTINGS {
+            questions.push(["CONFIG", "GET", setting]);
+        }
     }
     let mut replies = node.call_many(&questions).await.map_err(|error| error.to_string())?.into_iter();
     let mut next = || replies.next().unwrap_or(Reply::Null);
     let view = NodesView::parse(&bulk(next(), addr, "CLUSTER NODES")?).map_err(|error| format!("node {addr}: {error}"))?;
     let cluster = Fields::parse(&text(next(), addr, "CLUSTER INFO")?);
     let info = Fields::parse(&text(next(), addr, "INFO")?);
+    if depth == Depth::Glance {
+        let server = Server::of(&info);
+        let (modules, functions, keys) = (BTreeSet::new(), None, None);
+        let (config, atomic, jobs, denied, databases) = (None, Atomic::No, Vec::new(), BTreeSet::new(), 1);
+        return Ok(Told { server, view, cluster, info, config, modules, functions, atomic, jobs, denied, databases, keys });
+    }
     let modules = modules(next());
     let functions = match next() {
         Reply::BulkString(dump) => Some(sha1_smol::Sha1::from(&dump[..]).digest().to_string()),

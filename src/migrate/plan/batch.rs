@@ -1,5 +1,7 @@
 //! In which order slots move, and after how many everything is looked at again.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Layout, Measure, Move};
 use crate::cluster::Slot;
 
@@ -40,7 +42,8 @@ pub struct Batch {
     pub slots: Vec<Slot>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum BatchKind {
     /// The lightest slot of each pair that holds anything: it proves that the way is open.
     Probe,

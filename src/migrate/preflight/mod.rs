@@ -160,4 +160,4 @@ fn takes_part(intent: Option<Intent>, id: &Arc<str>, told: &Told) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

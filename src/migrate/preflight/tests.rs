@@ -6,11 +6,11 @@ use crate::migrate::SlotSet;
 use crate::migrate::inventory::{Atomic, Fields, NodeReport, Server};
 use crate::migrate::plan::{Goal, plan};
 
-const IDS: [&str; 3] = ["aaaaaaaa", "bbbbbbbb", "cccccccc"];
+pub const IDS: [&str; 3] = ["aaaaaaaa", "bbbbbbbb", "cccccccc"];
 const RANGES: [&str; 3] = ["0-5460", "5461-10922", "10923-16383"];
 
 /// What node `me` of a healthy cluster of three tells, ten keys in each of its slots.
-fn told(me: usize) -> Told {
+pub fn told(me: usize) -> Told {
     let line = |node: usize| {
         let myself = if node == me { "myself," } else { "" };
         format!("{} 127.0.0.1:{}@1 {myself}master - 0 0 {} connected {}\n", IDS[node], 7000 + node, node + 1, RANGES[node])

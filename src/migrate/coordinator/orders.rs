@@ -1,0 +1,242 @@
+//! START, PAUSE, RESUME, ABORT, ROLLBACK, THROTTLE: an operator's word reaches the plan's driver, wherever that is.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::task::{Word, fence};
+use super::{Coordinator, Refused, settings};
+use crate::migrate::SlotSet;
+use crate::migrate::draft::check;
+use crate::migrate::inventory::{Inventory, short};
+use crate::migrate::machine::{Fact, Order, Standing, State};
+use crate::migrate::pace::Throttle;
+use crate::migrate::preflight::Severity;
+use crate::migrate::record::{Entry, Lease, Loaded, NoRecord, Plan, Store, Taken, Told, Written};
+
+/// Between two looks whether an order has been carried out.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long the reply waits for the open slot, once the order has been taken up.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// What THROTTLE changes; what is not named stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ThrottleChange {
+    pub block: Option<Duration>,
+    pub keys: Option<usize>,
+    pub bytes: Option<u64>,
+    /// 0 to 1.
+    pub duty: Option<f64>,
+}
+
+impl ThrottleChange {
+    fn apply(self, throttle: Throttle) -> Throttle {
+        Throttle {
+            block: self.block.unwrap_or(throttle.block),
+            keys: self.keys.unwrap_or(throttle.keys),
+            bytes: self.bytes.unwrap_or(throttle.bytes),
+            duty: self.duty.unwrap_or(throttle.duty),
+        }
+    }
+}
+
+impl Coordinator {
+    /// Starts a plan here, if nothing speaks against it.
+    pub async fn start(&self, name: &str, approve: Option<&str>) -> Result<Loaded, Refused> {
+        let mut store = self.store();
+        let loaded = store.find(name).await?;
+        loaded.progress.standing.ordered(Order::Start)?;
+        approved(&loaded.plan, approve)?;
+        let standing = loaded.progress.standing.clone();
+        self.begin(store, loaded, |inventory, plan| preflight(inventory, plan, &standing)).await
+    }
+
+    /// Takes a plan's lease, lets `judge` say where the plan stands then, and drives it unless that is at rest.
+    pub(super) async fn begin(
+        &self,
+        mut store: Store,
+        mut loaded: Loaded,
+        judge: impl FnOnce(&Inventory, &Plan) -> Result<(Standing, Result<(), Refused>), Refused>,
+    ) -> Result<Loaded, Refused> {
+        let (place, id) = (loaded.place.clone(), loaded.plan.id.clone());
+        let mut lease = match store.take(&place).await? {
+            Taken::Ours(lease) => lease,
+            Taken::Held(holder) => return Err(Refused::Driven { plan: id, holder }),
+        };
+        let begun = self.begin_leased(&mut store, &mut loaded, &mut lease, judge).await;
+        match begun {
+            Ok(true) => {
+                let now = loaded.clone();
+                let start = Word::Drive(Box::new((store, loaded, lease)));
+                // The task lives as long as this handle.
+                let _ = self.words.send(start).await;
+                return Ok(now);
+            }
+            Ok(false) => {}
+            Err(refused) => {
+                store.release(&place, &lease).await?;
+                return Err(refused);
+            }
+        }
+        store.release(&place, &lease).await?;
+        Ok(loaded)
+    }
+
+    /// Whether it is to be driven.
+    async fn begin_leased(
+        &self,
+        store: &mut Store,
+        loaded: &mut Loaded,
+        lease: &mut Lease,
+        judge: impl FnOnce(&Inventory, &Plan) -> Result<(Standing, Result<(), Refused>), Refused>,
+    ) -> Result<bool, Refused> {
+        // Another may have started, and ended, it in between.
+        let Some(now) = store.load(&loaded.place).await? else { return Err(NoRecord::Unknown(loaded.plan.id.clone()).into()) };
+        if now.version != loaded.version {
+            return Err(Refused::Driven { plan: now.plan.id, holder: "it was started a moment ago".into() });
+        }
+        let inventory = self.inventory().await?;
+        let (standing, outcome) = judge(&inventory, &loaded.plan)?;
+        if standing.state.holds_slots() {
+            self.claim(store, &loaded.plan.id).await?;
+            match fence(&self.parts, store, &loaded.place, lease.clone()).await? {
+                Some(_) => {}
+                None => return Err(Refused::Driven { plan: loaded.plan.id.clone(), holder: "one with a higher token".into() }),
+            }
+            loaded.progress.kept_masters = self.keep_masters(&loaded.plan).await?;
+        }
+        let reason = if standing.reason.is_empty() { String::new() } else { format!(": {}", standing.reason) };
+        let line = format!("state {}{reason}", standing.state.word());
+        loaded.progress.standing = standing;
+        let entry = Entry { progress: &loaded.progress, taken_up: 0, lines: std::slice::from_ref(&line) };
+        match store.write(&loaded.place, lease, loaded.version, entry).await? {
+            Written::Done { version, .. } => loaded.version = version,
+            Written::Fenced => return Err(Refused::Driven { plan: loaded.plan.id.clone(), holder: "it was faster".into() }),
+        }
+        // Nobody has to listen.
+        let _ = self.events.send(format!("{} {line}", loaded.plan.id).into());
+        outcome.map(|()| loaded.progress.standing.state.holds_slots())
+    }
+
+    /// One plan moves slots at a time.
+    async fn claim(&self, store: &mut Store, id: &str) -> Result<(), Refused> {
+        let Some(other) = store.claim(id, "").await? else { return Ok(()) };
+        let busy = |plan: String, state: String| Err(Refused::Busy { plan, state });
+        match store.find(&other).await {
+            Ok(loaded) if loaded.progress.standing.state.holds_slots() => {
+                busy(other, loaded.progress.standing.state.word().into())
+            }
+            Ok(_) | Err(NoRecord::Unknown(_)) => match store.claim(id, &other).await? {
+                None => Ok(()),
+                Some(third) => busy(third, "about to start".into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sees to it that masters which will have no slot left stay masters. Answers which had to be told.
+    async fn keep_masters(&self, plan: &Plan) -> Result<Vec<String>, Refused> {
+        let mut kept = Vec::new();
+        for id in &plan.emptied {
+            let refused = |found: String| Refused::Blocked {
+                check: "replica-migration".into(),
+                expected: "cluster-allow-replica-migration can be switched off on a master that is emptied".into(),
+                found,
+                advice: "CONFIG SET cluster-allow-replica-migration no on it".into(),
+            };
+            if settings::replica_migration(&self.parts, id).await.map_err(refused)? {
+                settings::set_replica_migration(&self.parts, id, "no").await.map_err(refused)?;
+                kept.push(id.clone());
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Orders something of a plan, and waits until it is so, or until the open slot has taken its time.
+    pub async fn order(&self, name: &str, order: Order) -> Result<Loaded, Refused> {
+        let mut store = self.store();
+        let loaded = store.find(name).await?;
+        let after = loaded.progress.standing.ordered(order)?;
+        if after == loaded.progress.standing {
+            return Ok(loaded);
+        }
+        if after.state.holds_slots() && !loaded.progress.standing.state.holds_slots() {
+            self.claim(&mut store, &loaded.plan.id).await?;
+        }
+        self.tell(store, loaded, Told::Order(order), |state| match order {
+            Order::Start | Order::Resume => state != State::Paused && state != State::NeedsOperator,
+            Order::Pause => !matches!(state, State::Canary | State::Running | State::RollingBack | State::Verifying),
+            Order::Abort => matches!(state, State::Aborted | State::NeedsOperator),
+            Order::Rollback => matches!(state, State::RollingBack | State::RolledBack | State::Paused | State::NeedsOperator),
+        })
+        .await
+    }
+
+    pub async fn throttle(&self, name: &str, change: ThrottleChange) -> Result<Loaded, Refused> {
+        let mut store = self.store();
+        let loaded = store.find(name).await?;
+        let throttle = change.apply(loaded.progress.throttle);
+        if change == ThrottleChange::default() {
+            return Ok(loaded);
+        }
+        self.tell(store, loaded, Told::Throttle(throttle), |_| true).await
+    }
+
+    async fn tell(&self, mut store: Store, loaded: Loaded, told: Told, is_so: impl Fn(State) -> bool) -> Result<Loaded, Refused> {
+        store.tell(&loaded.place, &told).await?;
+        // If nobody drives it, this instance does.
+        let _ = self.words.send(Word::Look(loaded.place.clone())).await;
+        let lease = self.parts.timing.lease;
+        let begun = Instant::now();
+        let mut taken_up: Option<Instant> = None;
+        loop {
+            sleep(LOOK).await;
+            let Some(now) = store.load(&loaded.place).await? else { return Err(NoRecord::Unknown(loaded.plan.id).into()) };
+            if now.orders == 0 {
+                let since = *taken_up.get_or_insert_with(Instant::now);
+                if is_so(now.progress.standing.state) || since.elapsed() > SETTLE {
+                    return Ok(now);
+                }
+            } else if begun.elapsed() > lease + SETTLE {
+                return Err(Refused::NotYet { plan: loaded.plan.id, waited_s: (lease + SETTLE).as_secs() });
+            }
+        }
+    }
+}
+
+fn approved(plan: &Plan, given: Option<&str>) -> Result<(), Refused> {
+    let Some(code) = plan.approval() else { return Ok(()) };
+    if given.is_some_and(|given| given.eq_ignore_ascii_case(&code)) {
+        return Ok(());
+    }
+    let found = given.map_or("none".to_owned(), |given| format!("'{given}'"));
+    Err(Refused::NotApproved { plan: plan.id.clone(), slots: plan.slot_count(), found })
+}
+
+/// Where a plan stands that is to start now: blocked, or on its way.
+fn preflight(inventory: &Inventory, plan: &Plan, standing: &Standing) -> Result<(Standing, Result<(), Refused>), Refused> {
+    if let Some(found) = moved_meanwhile(inventory, plan) {
+        return Err(Refused::Stale { plan: plan.id.clone(), found });
+    }
+    let Some(blocker) = check(inventory, plan).into_iter().find(|finding| finding.severity == Severity::Blocker) else {
+        return Ok((standing.ordered(Order::Start)?, Ok(())));
+    };
+    let reason = format!("{}: found {}; {}", blocker.check, blocker.found, blocker.advice);
+    let refused = Refused::Blocked {
+        check: blocker.check.to_owned(),
+        expected: blocker.expected,
+        found: blocker.found,
+        advice: blocker.advice,
+    };
+    Ok((standing.found(Fact::Blocked(reason)), Err(refused)))
+}
+
+/// Slots that are not where the plan would take them from, in words.
+fn moved_meanwhile(inventory: &Inventory, plan: &Plan) -> Option<String> {
+    let owners = inventory.owners();
+    plan.batches.iter().find_map(|batch| {
+        let has = |slot: &crate::cluster::Slot| owners[slot.index()].as_deref() == Some(batch.source.as_str());
+        let gone: SlotSet = batch.slots.iter().filter(|slot| !has(slot)).collect();
+        (!gone.is_empty()).then(|| format!("{gone} are not owned by {} any more", short(&batch.source)))
+    })
+}

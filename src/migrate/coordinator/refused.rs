@@ -1,0 +1,36 @@
+//! Why the coordinator does not do what an operator asks.
+
+use crate::migrate::draft::NoDraft;
+use crate::migrate::machine::Refusal;
+use crate::migrate::record::NoRecord;
+
+/// Each reads as an error line: its code first, and what to do.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refused {
+    #[error("NOMAP expected a slot map, found none: no node of the cluster has answered yet")]
+    NoMap,
+    #[error("NOPLAN expected a plan, found none: PROXY MIGRATE PLAN makes one")]
+    NoPlans,
+    #[error(transparent)]
+    Record(#[from] NoRecord),
+    #[error("ERR {0}")]
+    Draft(#[from] NoDraft),
+    #[error("WRONGSTATE {0}: see PROXY MIGRATE STATUS")]
+    State(#[from] Refusal),
+    #[error(
+        "NOAPPROVAL plan {plan} moves {slots} slots: expected APPROVE and the code that PROXY MIGRATE PLAN showed, found {found}"
+    )]
+    NotApproved { plan: String, slots: usize, found: String },
+    #[error("BLOCKED {check}: expected {expected}; found {found}. Do: {advice}. PROXY CHECK shows all")]
+    Blocked { check: String, expected: String, found: String, advice: String },
+    #[error("STALE the cluster has changed since plan {plan} was made: {found}. PROXY MIGRATE PLAN makes a new one")]
+    Stale { plan: String, found: String },
+    #[error("BUSY plan {plan} is {state}: one plan moves slots at a time")]
+    Busy { plan: String, state: String },
+    #[error("BUSY plan {plan} is being driven by another instance ({holder})")]
+    Driven { plan: String, holder: String },
+    #[error(
+        "NOTYET plan {plan} was told, but no instance has acted on it within {waited_s} seconds: see PROXY MIGRATE STATUS {plan}"
+    )]
+    NotYet { plan: String, waited_s: u64 },
+}

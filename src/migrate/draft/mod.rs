@@ -1,0 +1,203 @@
+//! From what an operator asks to a plan that can be started: names become nodes, the planner chooses slots, their weight is sampled,
+//! and each move gets its mode.
+
+mod estimate;
+mod weigh;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Inventory;
+use super::inventory::{Atomic, NotANode, Told};
+use super::plan::{self, Batch, BatchKind, BatchLimits, Canary, Goal, Layout, Measure, Move, NoPlan, batches};
+use super::preflight::{Finding, Intent, Severity, preflight};
+use super::record::{Mode, Plan, PlanBatch};
+use super::slot_set::SlotSet;
+use crate::cluster::{OpenMark, Slot};
+use crate::control::Dialer;
+use estimate::estimate;
+
+/// What an operator wants, with nodes as they were named.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wish {
+    Move { slots: SlotSet, from: String, to: String },
+    Rebalance { by: Measure, weights: Vec<(String, f64)>, tolerance: f64 },
+    Drain { node: String },
+    Fill { node: String, share: Option<f64> },
+}
+
+/// Which mode the moves get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ModeChoice {
+    /// Atomic wherever both ends have it.
+    #[default]
+    Auto,
+    Always(Mode),
+}
+
+/// One PROXY MIGRATE PLAN.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    pub wish: Wish,
+    pub canary: Canary,
+    pub mode: ModeChoice,
+    pub observe: Duration,
+    /// The words behind PLAN, as they were given.
+    pub words: String,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NoDraft {
+    #[error(transparent)]
+    Name(#[from] NotANode),
+    #[error("expected a master, found {0}, which is a replica or does not answer")]
+    NotAMaster(String),
+    #[error(transparent)]
+    Plan(#[from] NoPlan),
+    #[error(
+        "expected both ends of every move to have CLUSTER MIGRATESLOTS (Valkey 9), found {0} without it: MODE auto, or MODE classic"
+    )]
+    NotAtomic(String),
+    #[error("expected an answer to questions about the weight of slots, found: {0}")]
+    Weight(String),
+}
+
+/// A plan, and what speaks against it now.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub plan: Plan,
+    /// Findings of the pre-flight checks that are worth a warning or more.
+    pub risks: Vec<Finding>,
+}
+
+/// Makes a plan from what the cluster looks like. It asks nodes about sizes, and changes nothing.
+pub async fn draft(dialer: &Dialer, inventory: &Inventory, request: &Request) -> Result<Draft, NoDraft> {
+    let mut layout = Layout::of(inventory);
+    let goal = goal(inventory, &layout, &request.wish)?;
+    if let Goal::Rebalance { by, .. } = &goal {
+        match by {
+            Measure::Bytes => {
+                let all = Slot::all().collect();
+                weigh::bytes(dialer, &mut layout, &all).await.map_err(NoDraft::Weight)?;
+            }
+            Measure::Cpu => layout.cpu = weigh::cpu(dialer, &layout).await.map_err(NoDraft::Weight)?,
+            Measure::Slots | Measure::Keys => {}
+        }
+    }
+    let moves = plan::plan(&layout, &goal)?;
+    let moved: SlotSet = moves.iter().flat_map(|each| each.slots.iter().copied()).collect();
+    weigh::bytes(dialer, &mut layout, &moved).await.map_err(NoDraft::Weight)?;
+    let plan = assemble(inventory, &layout, &moves, request)?;
+    let intent = Intent { layout: &layout, moves: &moves };
+    let risks = preflight(inventory, Some(intent)).into_iter().filter(|finding| finding.severity >= Severity::Warning).collect();
+    Ok(Draft { plan, risks })
+}
+
+/// The same checks as before the plan was made, of the plan as it is.
+pub fn check(inventory: &Inventory, plan: &Plan) -> Vec<Finding> {
+    let layout = Layout::of(inventory);
+    let place = |id: &str| layout.places.iter().position(|place| &*place.id == id);
+    let moves: Vec<Move> = plan
+        .pairs()
+        .iter()
+        .filter_map(|pair| {
+            Some(Move { source: place(pair.source)?, target: place(pair.target)?, slots: pair.slots.iter().collect() })
+        })
+        .collect();
+    preflight(inventory, Some(Intent { layout: &layout, moves: &moves }))
+}
+
+fn goal(inventory: &Inventory, layout: &Layout, wish: &Wish) -> Result<Goal, NoDraft> {
+    let place = |name: &String| {
+        let node = inventory.named(name)?;
+        let place = layout.places.iter().position(|place| place.id == node.id);
+        place.ok_or_else(|| NoDraft::NotAMaster(node.addr.to_string()))
+    };
+    Ok(match wish {
+        Wish::Move { slots, from, to } => Goal::Move { slots: slots.clone(), from: place(from)?, to: place(to)? },
+        Wish::Rebalance { by, weights, tolerance } => {
+            let weights = weights.iter().map(|(name, weight)| Ok((place(name)?, *weight)));
+            Goal::Rebalance { by: *by, weights: weights.collect::<Result<_, NoDraft>>()?, tolerance: *tolerance }
+        }
+        Wish::Drain { node } => Goal::Drain { node: place(node)? },
+        Wish::Fill { node, share } => Goal::Fill { node: place(node)?, share: *share },
+    })
+}
+
+fn assemble(inventory: &Inventory, layout: &Layout, moves: &[Move], request: &Request) -> Result<Plan, NoDraft> {
+    let has_it = |place: usize| inventory.told(&layout.places[place].id).is_some_and(|told| told.atomic == Atomic::MigrateSlots);
+    let mode = |batch: &Batch| match request.mode {
+        ModeChoice::Always(Mode::Classic) => Ok(Mode::Classic),
+        _ if has_it(batch.source) && has_it(batch.target) => Ok(Mode::Atomic),
+        ModeChoice::Auto => Ok(Mode::Classic),
+        ModeChoice::Always(Mode::Atomic) => {
+            let without = if has_it(batch.source) { batch.target } else { batch.source };
+            Err(NoDraft::NotAtomic(layout.places[without].addr.to_string()))
+        }
+    };
+    let planned = batches(layout, moves, BatchLimits::default(), request.canary).into_iter().map(|batch| {
+        let sum = |weights: &[u64]| batch.slots.iter().map(|slot| weights[slot.index()]).sum();
+        Ok(PlanBatch {
+            kind: batch.kind,
+            source: layout.places[batch.source].id.to_string(),
+            target: layout.places[batch.target].id.to_string(),
+            mode: mode(&batch)?,
+            keys: sum(&layout.keys),
+            bytes: sum(&layout.bytes),
+            slots: batch.slots.iter().copied().collect(),
+        })
+    });
+    let batches: Vec<PlanBatch> = planned.collect::<Result<_, NoDraft>>()?;
+    let gives = |place: usize| moves.iter().filter(|each| each.source == place).map(|each| each.slots.len()).sum::<usize>();
+    let emptied = (0..layout.places.len()).filter(|place| gives(*place) > 0 && gives(*place) == layout.slots_of(*place).count());
+    let emptied = emptied.map(|place| layout.places[place].id.to_string()).collect();
+    Ok(Plan { emptied, observe_s: request.observe.as_secs(), ..plan_of(inventory, request.words.clone(), batches) })
+}
+
+/// A plan of these batches, nothing emptied and nothing observed.
+fn plan_of(inventory: &Inventory, asked: String, batches: Vec<PlanBatch>) -> Plan {
+    let ends = batches.iter().flat_map(|batch| [&batch.source, &batch.target]);
+    Plan {
+        id: format!("{:08x}", fastrand::u32(..)),
+        asked,
+        drafted_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+        eta_s: batches.iter().map(estimate).sum::<Duration>().as_secs().max(u64::from(!batches.is_empty())),
+        shards: ends.map(|id| shard(inventory, id)).collect(),
+        batches,
+        observe_s: 0,
+        emptied: Vec::new(),
+    }
+}
+
+/// What would finish all slots that stand open, whoever has opened them.
+pub fn of_open_slots(inventory: &Inventory, asked: &str) -> Plan {
+    let mut pairs: BTreeMap<(String, String), SlotSet> = BTreeMap::new();
+    for mark in inventory.open_slots() {
+        let (slot, source, target) = match mark.mark {
+            OpenMark::Migrating { slot, to } => (slot, mark.holder, to),
+            OpenMark::Importing { slot, from } => (slot, from, mark.holder),
+        };
+        let known = pairs.values().any(|slots| slots.contains(slot));
+        // Marks that name different ends are for people to judge; the first is as good as any to show them.
+        if !known && inventory.told(&source).is_some_and(Told::is_master) && inventory.told(&target).is_some_and(Told::is_master)
+        {
+            pairs.entry((source.to_string(), target.to_string())).or_default().insert(slot);
+        }
+    }
+    let count = |id: &str, slot: Slot| {
+        inventory.told(id).and_then(|told| told.keys.as_ref()).map_or(0, |keys| u64::from(keys[slot.index()]))
+    };
+    let batch = |((source, target), slots): ((String, String), SlotSet)| {
+        let keys = slots.iter().map(|slot| count(&source, slot)).sum();
+        PlanBatch { kind: BatchKind::Ordinary, mode: Mode::Classic, keys, bytes: 0, source, target, slots }
+    };
+    plan_of(inventory, asked.to_owned(), pairs.into_iter().map(batch).collect())
+}
+
+/// A master and all who replicate it, in anyone's eyes.
+fn shard(inventory: &Inventory, master: &str) -> (String, BTreeSet<String>) {
+    let all = inventory.answers().flat_map(|(_, told)| &told.view.nodes);
+    let replicas = all.filter(|node| node.master.as_deref() == Some(master)).map(|node| node.id.to_string());
+    (master.to_owned(), replicas.chain([master.to_owned()]).collect())
+}

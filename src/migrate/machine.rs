@@ -1,0 +1,428 @@
+//! PURE. The life of a plan: which state follows from what an operator orders and from what is found.
+//!
+//! ```text
+//! drafted ─▶ canary ─▶ running ─▶ verifying ─▶ observing ─▶ done
+//!    │  ▲       └────┬─────┴──────────┘           │
+//!    ▼  │            ├─▶ paused ─▶ where it was   │
+//!  blocked           ├─▶ aborting ─▶ aborted ─────┤
+//!                    └─▶ needs-operator           └─▶ rolling-back ─▶ rolled-back
+//! ```
+//!
+//! A plan that is aborted or rolled back never goes forward again. Orders take effect at slot boundaries: the driver stops behind the
+//! open slot first, and only then tells the machine.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Made and stored; nothing has moved.
+    Drafted,
+    /// It was to start, and something speaks against it.
+    Blocked,
+    /// The probes and the canary's slots move.
+    Canary,
+    Running,
+    /// Nothing moves until an operator says so.
+    Paused,
+    /// All slots have moved; everything is looked at once more.
+    Verifying,
+    /// Verified; the gates stay armed for as long as the plan asked.
+    Observing,
+    Done,
+    /// The open slot is being finished; nothing follows it.
+    Aborting,
+    Aborted,
+    /// The slots that have moved go back, the latest first.
+    RollingBack,
+    RolledBack,
+    /// Nobody but an operator can say what is right.
+    NeedsOperator,
+}
+
+impl State {
+    pub const ALL: [State; 13] = [
+        State::Drafted,
+        State::Blocked,
+        State::Canary,
+        State::Running,
+        State::Paused,
+        State::Verifying,
+        State::Observing,
+        State::Done,
+        State::Aborting,
+        State::Aborted,
+        State::RollingBack,
+        State::RolledBack,
+        State::NeedsOperator,
+    ];
+
+    /// As STATUS shows it.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Drafted => "drafted",
+            State::Blocked => "blocked",
+            State::Canary => "canary",
+            State::Running => "running",
+            State::Paused => "paused",
+            State::Verifying => "verifying",
+            State::Observing => "observing",
+            State::Done => "done",
+            State::Aborting => "aborting",
+            State::Aborted => "aborted",
+            State::RollingBack => "rolling-back",
+            State::RolledBack => "rolled-back",
+            State::NeedsOperator => "needs-operator",
+        }
+    }
+
+    /// Nothing comes after it by itself, and no instance has to look after it.
+    pub fn is_at_rest(self) -> bool {
+        matches!(self, State::Drafted | State::Blocked | State::Done | State::Aborted | State::RolledBack)
+    }
+
+    /// Slots may be open, so that no other plan may begin.
+    pub fn holds_slots(self) -> bool {
+        !self.is_at_rest() && self != State::Observing
+    }
+}
+
+/// What the plan does, or did when it was paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    Canary,
+    Forward,
+    /// Nothing is left to move, but what has moved is not verified.
+    Check,
+    Back,
+    /// It was given up: only what is open is brought to an end.
+    End,
+}
+
+impl Way {
+    fn state(self) -> State {
+        match self {
+            Way::Canary => State::Canary,
+            Way::Forward => State::Running,
+            Way::Check => State::Verifying,
+            Way::Back => State::RollingBack,
+            Way::End => State::Aborting,
+        }
+    }
+}
+
+/// Where a plan stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    pub state: State,
+    /// Why, in one line with the next command, where that is not plain; otherwise empty.
+    pub reason: String,
+    /// Where RESUME goes on.
+    pub way: Way,
+}
+
+/// What an operator can order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    Start,
+    Pause,
+    Resume,
+    Abort,
+    Rollback,
+}
+
+impl Order {
+    pub const ALL: [Order; 5] = [Order::Start, Order::Pause, Order::Resume, Order::Abort, Order::Rollback];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Order::Start => "START",
+            Order::Pause => "PAUSE",
+            Order::Resume => "RESUME",
+            Order::Abort => "ABORT",
+            Order::Rollback => "ROLLBACK",
+        }
+    }
+}
+
+/// What the driver finds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// The pre-flight checks found a blocker.
+    Blocked(String),
+    /// The canary has moved and was looked at.
+    CanaryFine,
+    /// No slot is left to move.
+    AllMoved,
+    Verified {
+        /// The plan has an observation window.
+        observe: bool,
+    },
+    /// Something is in the way; an operator may remove it and resume.
+    Hindered(String),
+    /// What was found no rule decides.
+    Unclear(String),
+    ObservationOver,
+    /// Every slot that had moved is back, and was looked at.
+    AllBack,
+    /// The open slot of an aborted plan is finished.
+    Stopped,
+    /// Slots stay uncovered, and the configuration wants what has moved to go back then.
+    Uncovered(String),
+}
+
+/// Why an order is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a plan that {expected}, found one that is {found}")]
+pub struct Refusal {
+    expected: &'static str,
+    found: &'static str,
+}
+
+/// What a driver has to do for a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing, and nobody needs to hold its lease.
+    Rest,
+    /// Nothing until an order comes.
+    Wait,
+    Move,
+    MoveBack,
+    Verify,
+    Observe,
+    /// Bring what is open to an end.
+    Finish,
+}
+
+impl Standing {
+    pub fn drafted() -> Standing {
+        Standing { state: State::Drafted, reason: String::new(), way: Way::Canary }
+    }
+
+    /// Slots were found open that no plan knows of: an operator says whether they are to be finished.
+    pub fn adopted() -> Standing {
+        let reason = "made from slots that stand open: PROXY MIGRATE RESUME finishes them".to_owned();
+        Standing { state: State::Paused, reason, way: Way::Forward }
+    }
+
+    pub fn work(&self) -> Work {
+        match self.state {
+            state if state.is_at_rest() => Work::Rest,
+            State::Canary | State::Running => Work::Move,
+            State::Verifying => Work::Verify,
+            State::Observing => Work::Observe,
+            State::RollingBack => Work::MoveBack,
+            State::Aborting => Work::Finish,
+            _ => Work::Wait,
+        }
+    }
+
+    fn going(way: Way) -> Standing {
+        Standing { state: way.state(), reason: String::new(), way }
+    }
+
+    fn at(&self, state: State, reason: impl Into<String>) -> Standing {
+        Standing { state, reason: reason.into(), way: self.way }
+    }
+
+    /// Where the plan stands after an order, or why it is refused.
+    pub fn ordered(&self, order: Order) -> Result<Standing, Refusal> {
+        use State::*;
+        let refused = |expected| Err(Refusal { expected, found: self.state.word() });
+        match (order, self.state) {
+            (Order::Start, Drafted | Blocked) => Ok(Standing::going(Way::Canary)),
+            (Order::Start, _) => refused("was not started before"),
+            (Order::Pause, Canary | Running | RollingBack) => {
+                Ok(self.at(Paused, "an operator paused it: PROXY MIGRATE RESUME goes on"))
+            }
+            (Order::Pause, Verifying) => Ok(self.at(Paused, "an operator paused it: PROXY MIGRATE RESUME goes on")),
+            (Order::Pause, Paused) => Ok(self.clone()),
+            (Order::Pause, _) => refused("moves slots"),
+            (Order::Resume, Paused | NeedsOperator) => Ok(Standing::going(self.way)),
+            (Order::Resume, Canary | Running | Verifying | RollingBack) => Ok(self.clone()),
+            (Order::Resume, _) => refused("is paused"),
+            (Order::Abort, Drafted | Blocked) => Ok(self.at(Aborted, "an operator aborted it before it had started")),
+            (Order::Abort, Canary | Running | Paused | RollingBack | NeedsOperator | Aborting | Verifying) => Ok(Standing {
+                reason: "an operator aborted it: the open slot is being finished".into(),
+                ..Standing::going(Way::End)
+            }),
+            (Order::Abort, Aborted) => Ok(self.clone()),
+            (Order::Abort, _) => refused("has slots left to move"),
+            (Order::Rollback, Drafted | Blocked) => refused("has moved slots"),
+            // It was aborted before it had started.
+            (Order::Rollback, Aborted) if self.way == Way::Canary => refused("has moved slots"),
+            (Order::Rollback, RolledBack) => refused("was not rolled back before"),
+            (Order::Rollback, RollingBack) => Ok(self.clone()),
+            (Order::Rollback, _) => Ok(Standing::going(Way::Back)),
+        }
+    }
+
+    /// Where the plan stands after what was found. What means nothing in a state leaves it as it is.
+    pub fn found(&self, fact: Fact) -> Standing {
+        use State::*;
+        match (fact, self.state) {
+            (Fact::Blocked(reason), Drafted | Blocked | Canary) => self.at(Blocked, reason),
+            (Fact::CanaryFine, Canary) => Standing::going(Way::Forward),
+            (Fact::AllMoved, Canary | Running) => Standing::going(Way::Check),
+            (Fact::Verified { observe: true }, Verifying) => self.at(Observing, ""),
+            (Fact::Verified { observe: false }, Verifying) => self.at(Done, ""),
+            (Fact::ObservationOver, Observing) => self.at(Done, ""),
+            (Fact::AllBack, RollingBack) => self.at(RolledBack, ""),
+            (Fact::Stopped, Aborting) => {
+                self.at(Aborted, "an operator aborted it: PROXY MIGRATE ROLLBACK takes back what has moved")
+            }
+            (Fact::Hindered(reason), Canary | Running | Verifying | RollingBack) => self.at(Paused, reason),
+            // What is open stays open: only an operator can close it.
+            (Fact::Hindered(reason) | Fact::Unclear(reason), Aborting) => self.at(NeedsOperator, reason),
+            (Fact::Hindered(reason), Observing | Paused) => self.at(self.state, reason),
+            (Fact::Unclear(reason), Canary | Running | Verifying | RollingBack | Paused) => self.at(NeedsOperator, reason),
+            (Fact::Unclear(reason), Observing) => self.at(Observing, reason),
+            (Fact::Uncovered(reason), Canary | Running | Paused | Verifying | Observing)
+                if !matches!(self.way, Way::Back | Way::End) =>
+            {
+                Standing { reason, ..Standing::going(Way::Back) }
+            }
+            _ => self.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn facts() -> Vec<Fact> {
+        let why = || "why".to_owned();
+        vec![
+            Fact::Blocked(why()),
+            Fact::CanaryFine,
+            Fact::AllMoved,
+            Fact::Verified { observe: true },
+            Fact::Verified { observe: false },
+            Fact::Hindered(why()),
+            Fact::Unclear(why()),
+            Fact::ObservationOver,
+            Fact::AllBack,
+            Fact::Stopped,
+            Fact::Uncovered(why()),
+        ]
+    }
+
+    /// Everything that can come next.
+    fn after(standing: &Standing) -> Vec<Standing> {
+        let orders = Order::ALL.into_iter().filter_map(|order| standing.ordered(order).ok());
+        orders.chain(facts().into_iter().map(|fact| standing.found(fact))).collect()
+    }
+
+    /// All that can be reached from here, reasons aside.
+    fn reachable(from: Standing) -> Vec<Standing> {
+        let mut known: BTreeSet<(&str, String)> = BTreeSet::new();
+        let mut open = vec![from];
+        let mut all = Vec::new();
+        while let Some(standing) = open.pop() {
+            if known.insert((standing.state.word(), format!("{:?}", standing.way))) {
+                open.extend(after(&standing));
+                all.push(standing);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_state_can_be_reached_and_left() {
+        let all = reachable(Standing::drafted());
+        for state in State::ALL {
+            let standing: Vec<_> = all.iter().filter(|standing| standing.state == state).collect();
+            assert!(!standing.is_empty(), "{state:?} is never reached");
+            for standing in standing {
+                let leaves = after(standing).iter().any(|next| next.state != state);
+                let never_started = state == State::Aborted && standing.way == Way::Canary;
+                assert!(leaves || never_started || state == State::RolledBack, "{standing:?} is never left");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_was_given_up_goes_forward() {
+        for (state, way) in [
+            (State::Aborting, Way::End),
+            (State::Aborted, Way::End),
+            (State::RollingBack, Way::Back),
+            (State::RolledBack, Way::Back),
+        ] {
+            let all = reachable(Standing { state, reason: String::new(), way });
+            assert!(
+                !all.iter().any(|next| matches!(next.state, State::Canary | State::Running | State::Done)),
+                "{state:?}: {all:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_plan_at_noon() {
+        let mut standing = Standing::drafted();
+        let mut seen = vec![standing.state.word()];
+        let mut step = |next: Standing| {
+            seen.push(next.state.word());
+            standing = next.clone();
+            next
+        };
+        let started = step(Standing::drafted().ordered(Order::Start).expect("it is drafted"));
+        let running = step(started.found(Fact::CanaryFine));
+        let paused = step(running.found(Fact::Hindered("replica behind".into())));
+        assert_eq!((paused.reason.as_str(), paused.work()), ("replica behind", Work::Wait));
+        let resumed = step(paused.ordered(Order::Resume).expect("it is paused"));
+        let verifying = step(resumed.found(Fact::AllMoved));
+        let observing = step(verifying.found(Fact::Verified { observe: true }));
+        let done = step(observing.found(Fact::ObservationOver));
+        let back = step(done.ordered(Order::Rollback).expect("what is done can be taken back"));
+        assert_eq!(back.work(), Work::MoveBack);
+        step(back.found(Fact::AllBack));
+        let words = "drafted canary running paused running verifying observing done rolling-back rolled-back";
+        assert_eq!(seen.join(" "), words);
+    }
+
+    #[test]
+    fn orders_that_make_no_sense_are_refused() {
+        let at = |state| Standing { state, ..Standing::drafted() };
+        let check = |state, order, expected: &str| {
+            let refusal = at(state).ordered(order).expect_err(expected);
+            assert_eq!(refusal.to_string(), expected);
+        };
+        check(State::Running, Order::Start, "expected a plan that was not started before, found one that is running");
+        check(State::Drafted, Order::Pause, "expected a plan that moves slots, found one that is drafted");
+        check(State::Aborted, Order::Resume, "expected a plan that is paused, found one that is aborted");
+        check(State::Done, Order::Abort, "expected a plan that has slots left to move, found one that is done");
+        check(State::Blocked, Order::Rollback, "expected a plan that has moved slots, found one that is blocked");
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: a plan moves slots only after START, and at rest it needs no driver.
+        #[test]
+        fn nothing_moves_unless_it_was_started(steps in proptest::collection::vec(0usize..16, 0..40)) {
+            let mut standing = Standing::drafted();
+            let mut started = false;
+            for step in steps {
+                let facts = facts();
+                standing = match Order::ALL.get(step) {
+                    Some(order) => match standing.ordered(*order) {
+                        Ok(next) => {
+                            started |= *order == Order::Start;
+                            next
+                        }
+                        Err(_) => standing,
+                    },
+                    None => standing.found(facts[step - Order::ALL.len()].clone()),
+                };
+                prop_assert!(started || standing.state.is_at_rest(), "{standing:?}");
+                prop_assert_eq!(standing.work() == Work::Rest, standing.state.is_at_rest());
+            }
+        }
+    }
+}
