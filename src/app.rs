@@ -12,17 +12,18 @@ use std::{
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::{broadcast::error::RecvError, mpsc, oneshot},
     task::LocalSet,
 };
 
 use crate::{
     access::{Accounts, Role, Secret, Throttle},
-    admin::{self, AdminState, Events, Facts, Operators},
+    admin::{self, AdminState, Channel, Events, Facts, Operators},
     command::{Policy, Rule, unblocked},
     config::{AddressRule, AuthMode, Config, CrossSlotBlocking, CrossSlotTransactions, ListenAddr, Mistake, Resolved},
     control::{Credentials, Dialer},
     engine::{Auth, CrossSlot, Face, Identity, Registry, Scripts, Settings},
+    migrate::{self, Coordinator, record::Timing},
     net::{
         BindError, Clock, Listener, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats, give_back_for_ever,
     },
@@ -137,11 +138,14 @@ impl App {
             clock,
         };
         let cluster = cluster_of(&config, &topology, clock);
+        let events = Events::default();
+        let migrations = coordinate(&config, &cluster, &events);
         let admin = AdminState {
             info: Arc::new(move || facts.facts()),
             cluster,
             operators: Arc::new(admin_users(&config)),
-            events: Events::default(),
+            events,
+            migrations,
         };
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         // A sender that is gone stops it as well.
@@ -185,6 +189,31 @@ impl App {
 
 fn cluster_of(config: &Config, topology: &TopologyHandle, clock: Clock) -> admin::Cluster {
     admin::Cluster { topology: topology.clone(), dialer: control_dialer(config), now_us: Arc::new(move || clock.now_us()) }
+}
+
+/// Starts the task that drives migrations, and the one that tells of them on the admin port. Both end with the runtime.
+fn coordinate(config: &Config, cluster: &admin::Cluster, events: &Events) -> Coordinator {
+    let (migrations, coordinating) = Coordinator::new(migrate::coordinator::Parts {
+        topology: cluster.topology.clone(),
+        dialer: cluster.dialer.clone(),
+        now_us: cluster.now_us.clone(),
+        timing: Timing { lease: config.migrate.lease },
+        instance: instance(),
+        latency_limit: config.migrate.latency_limit,
+        rollback_uncovered: config.migrate.rollback_uncovered,
+    });
+    tokio::spawn(coordinating);
+    let (mut lines, events) = (migrations.events(), events.clone());
+    tokio::spawn(async move {
+        loop {
+            match lines.recv().await {
+                Ok(line) => events.tell(Channel::Migrations, &line),
+                Err(RecvError::Lagged(count)) => events.tell(Channel::Migrations, &format!("{count} lines missed")),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+    migrations
 }
 
 /// Gathers what INFO of the admin port tells.
@@ -362,6 +391,14 @@ fn topology_config(config: &Config) -> TopologyConfig {
         refresh_interval: config.cluster.refresh_interval,
         ..TopologyConfig::default()
     }
+}
+
+/// A name that no other process before the cluster has: where it runs, and since when by a number of its own.
+fn instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String =
+        host.trim().chars().filter(|letter| letter.is_ascii_alphanumeric() || "-.".contains(*letter)).take(64).collect();
+    format!("{}:{}:{:08x}", if host.is_empty() { "keyway" } else { &host }, std::process::id(), fastrand::u32(..))
 }
 
 /// For what operators ask of the nodes.

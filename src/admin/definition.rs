@@ -218,6 +218,9 @@ pub(super) mod tests {
     use crate::access::Throttle;
     use crate::admin::{Cluster, Events, Operators};
     use crate::control::{Credentials, Dialer};
+    use crate::migrate::Coordinator;
+    use crate::migrate::coordinator::Parts;
+    use crate::migrate::record::Timing;
     use crate::topology::{self, TopologyConfig};
 
     /// A topology that has heard of no cluster.
@@ -235,6 +238,16 @@ pub(super) mod tests {
     }
 
     pub fn state() -> AdminState {
+        let cluster = unknown_cluster();
+        let (migrations, _) = Coordinator::new(Parts {
+            topology: cluster.topology.clone(),
+            dialer: cluster.dialer.clone(),
+            now_us: cluster.now_us.clone(),
+            timing: Timing { lease: std::time::Duration::from_secs(10) },
+            instance: "test".into(),
+            latency_limit: std::time::Duration::from_millis(100),
+            rollback_uncovered: false,
+        });
         let lines = |lines: &[(&str, &str)]| lines.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         AdminState {
             info: Arc::new(move || {
@@ -243,7 +256,8 @@ pub(super) mod tests {
                     ("Clients".to_owned(), lines(&[("connected_clients", "7")])),
                 ]
             }),
-            cluster: unknown_cluster(),
+            cluster,
+            migrations,
             operators: Arc::new(Operators::new([], Throttle::new(0, 0))),
             events: Events::default(),
         }

@@ -26,6 +26,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::control::Dialer;
+use crate::migrate::Coordinator;
 use crate::topology::TopologyHandle;
 
 pub use events::{Channel, Events};
@@ -44,6 +45,8 @@ pub struct AdminState {
     pub cluster: Cluster,
     pub operators: Arc<Operators>,
     pub events: Events,
+    /// Plans that move slots.
+    pub migrations: Coordinator,
 }
 
 /// The way to the cluster, for commands that look at it.

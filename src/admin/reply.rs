@@ -194,7 +194,10 @@ fn table_lines(rows: &[(String, String)]) -> Vec<String> {
     for (key, text) in rows {
         let is_long = key.chars().count() > width;
         if is_long {
-            lines.push(key.clone());
+            let parts = wrap(key, LINE_COLUMNS - 4);
+            lines.extend(
+                parts.iter().enumerate().map(|(index, part)| if index == 0 { part.clone() } else { format!("    {part}") }),
+            );
         }
         for (index, part) in wrap(text, LINE_COLUMNS - width - 2).iter().enumerate() {
             let key = if index == 0 && !is_long { key } else { "" };

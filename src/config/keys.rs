@@ -261,6 +261,37 @@ pub static KEYS: &[Key] = &[
                   ends it. Needs admin.password or admin.users. off answers PROXY as the servers do: an unknown command.",
     },
     Key {
+        name: "migrate.lease",
+        kind: Kind::Duration { range: SECOND..=Duration::from_secs(60), field: |config| &mut config.migrate.lease },
+        default: "10s",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "How long the instance that drives a migration may be silent before another one goes on with it. The same \
+                  for all instances before a cluster; longer than a failover of the slot in which the plan is recorded.",
+    },
+    Key {
+        name: "migrate.latency_limit",
+        kind: Kind::Duration { range: MILLISECOND..=Duration::from_secs(60), field: |config| &mut config.migrate.latency_limit },
+        default: "100ms",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "A migration pauses when a source or target answers PING slower than this, and ten times slower than \
+                  before it began (99th percentile of the last hundred).",
+    },
+    Key {
+        name: "migrate.uncovered",
+        kind: Kind::Choice {
+            of: &["pause", "rollback"],
+            set: |config, index| config.migrate.rollback_uncovered = index == 1,
+            get: |config| usize::from(config.migrate.rollback_uncovered),
+        },
+        default: "pause",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "What a migration does when slots have been without an owner for 60 seconds. Moving slots back \
+                  does not give the missing ones an owner, so that it only pauses unless told otherwise.",
+    },
+    Key {
         name: "retry.deadline",
         kind: Kind::Duration {
             range: Duration::from_millis(10)..=Duration::from_secs(600),

@@ -30,10 +30,10 @@ pub use mistake::{Mistake, Mistakes};
 pub use reference::reference;
 pub use resolved::{
     Admin, Auth, AuthMode, Cluster, Commands, Config, CrossSlot, CrossSlotBlocking, CrossSlotTransactions, Limits, Log,
-    LogFormat, LogLevel, Proxy, Retry, Timeouts,
+    LogFormat, LogLevel, Migrate, Proxy, Retry, Timeouts,
 };
 pub use secret::Secret;
-pub use units::{show_duration, show_size};
+pub use units::{parse_duration, parse_size, show_duration, show_size};
 pub use written::Source;
 
 /// A configuration without mistakes, and where each value comes from.

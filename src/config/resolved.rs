@@ -18,6 +18,7 @@ pub struct Config {
     pub auth: Auth,
     pub commands: Commands,
     pub admin: Admin,
+    pub migrate: Migrate,
     pub retry: Retry,
     pub limits: Limits,
     pub timeouts: Timeouts,
@@ -95,6 +96,13 @@ impl Admin {
     pub fn is_locked(&self) -> bool {
         self.password.is_some() || !self.users.is_empty()
     }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Migrate {
+    pub lease: Duration,
+    pub latency_limit: Duration,
+    pub rollback_uncovered: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -241,6 +249,7 @@ fn blank() -> Config {
         auth: Auth { mode: AuthMode::Passthrough, users: Vec::new(), failures: 0, failures_window: Duration::ZERO },
         commands: Commands { allow: Vec::new(), deny: Vec::new() },
         admin: Admin { listen: Vec::new(), password: None, users: Vec::new(), on_client_ports: false },
+        migrate: Migrate { lease: Duration::ZERO, latency_limit: Duration::ZERO, rollback_uncovered: false },
         retry: Retry { deadline: Duration::ZERO, budget_per_hundred: 0, budget_floor_per_second: 0 },
         limits: Limits {
             clients: 0,

@@ -8,6 +8,7 @@ mod command;
 mod hello;
 mod hot;
 mod info;
+mod migrate;
 mod ping;
 mod proxy;
 mod quit;
@@ -31,6 +32,22 @@ pub(super) static COMMANDS: &[&Definition] = &[
     &check::CHECK,
     &proxy::HELP,
     &proxy::INFO,
+    &migrate::ABORT,
+    &migrate::ADOPT,
+    &migrate::LIST,
+    &migrate::LOG,
+    &migrate::PAUSE,
+    &migrate::DRAIN,
+    &migrate::FILL,
+    &migrate::MOVE,
+    &migrate::REBALANCE,
+    &migrate::REPAIR,
+    &migrate::RESUME,
+    &migrate::ROLLBACK,
+    &migrate::START,
+    &migrate::STATUS,
+    &migrate::THROTTLE,
+    &migrate::VERIFY,
     &cluster::NODES,
     &cluster::REFRESH,
     &cluster::SLOT,

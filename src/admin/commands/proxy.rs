@@ -83,7 +83,9 @@ mod tests {
         let map = answer_to("PROXY HELP", Proto::Resp3);
         assert!(map.starts_with(&format!("%{}\r\n", COMMANDS.len())), "{map}");
         for command in COMMANDS {
-            assert!(lines.contains(&format!("\r\n+{}", command.syntax)), "{} is missing in {lines}", command.name);
+            // Long ones go on in further lines.
+            let begins = command.syntax.get(..60).unwrap_or(command.syntax);
+            assert!(lines.contains(&format!("\r\n+{begins}")), "{} is missing in {lines}", command.name);
             assert!(map.contains(command.syntax) && map.contains(command.summary), "{} is missing in {map}", command.name);
         }
         assert!(lines.lines().all(|line| line.len() <= 77), "too long for a terminal: {lines}");
