@@ -18,6 +18,7 @@ mod frameworks;
 mod functions;
 mod hostile;
 mod identity;
+mod migrate;
 mod migrate_execute;
 mod monitor;
 mod operators;

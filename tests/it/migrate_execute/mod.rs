@@ -3,7 +3,7 @@
 mod failovers;
 mod inside;
 mod mover;
-mod oracle;
+pub mod oracle;
 mod troubles;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,227 @@
+//! Plans that run: to their end, paused, aborted, taken back, and taken over.
+
+use serde_json::Value;
+
+use super::{answer, json, refused};
+use crate::harness::cluster::{slot_of, tags_in};
+use crate::harness::{Client, Cluster, Proxy, Server, wait_until};
+use crate::migrate_execute::oracle::{Oracle, assert_whole};
+
+/// Soon enough for a test, and nothing is held against a machine that others use too.
+const SETTINGS: [(&str, &str); 2] = [("migrate.lease", "2s"), ("migrate.latency_limit", "60s")];
+
+/// Makes a plan and answers its id.
+fn plan(admin: &mut Client, words: &str) -> String {
+    let plan = json(admin, &format!("PROXY MIGRATE PLAN {words}"));
+    plan["plan"].as_str().unwrap_or_else(|| panic!("{words}: {plan}")).to_owned()
+}
+
+fn start(admin: &mut Client, id: &str) -> Value {
+    json(admin, &format!("PROXY MIGRATE START {id}"))
+}
+
+fn status(admin: &mut Client, id: &str) -> Value {
+    json(admin, &format!("PROXY MIGRATE STATUS {id}"))
+}
+
+fn state(status: &Value) -> &str {
+    status["state"].as_str().unwrap_or("?")
+}
+
+/// Waits until the plan is in this state; any that needs an operator is a failure, unless it is the one.
+fn wait_for(admin: &mut Client, id: &str, expected: &str) -> Value {
+    wait_until(&format!("plan {id} to be {expected}"), || {
+        let status = status(admin, id);
+        match state(&status) {
+            found if found == expected => Ok(status),
+            "paused" | "needs-operator" | "blocked" => panic!("{status}\n{}", log(admin, id)),
+            _ => Err(status.to_string()),
+        }
+    })
+}
+
+fn log(admin: &mut Client, id: &str) -> String {
+    let lines = json(admin, &format!("PROXY MIGRATE LOG {id} 1000"));
+    lines.as_array().expect("a list").iter().filter_map(|line| line["text"].as_str()).collect::<Vec<_>>().join("\n")
+}
+
+/// Slots that each member owns, by its own word.
+fn owned(cluster: &Cluster) -> Vec<usize> {
+    let own = |index: usize| {
+        let id = &cluster.member(index).id;
+        cluster.view_of(index).iter().find(|node| node.id == *id).map_or(0, |node| node.slot_count())
+    };
+    (0..cluster.members().len()).map(own).collect()
+}
+
+/// MOVE, FILL, DRAIN and REBALANCE under load, in the mode that the servers are best at, and classic where that is another.
+fn goals(server: Server) {
+    let mut cluster = Cluster::of_masters(server);
+    let proxy = Proxy::start_with(&cluster, &SETTINGS);
+    let mut admin = proxy.admin();
+    let tags = [tags_in(0..6), tags_in(5461..5464), tags_in(10923..10925)].concat();
+    let oracle = Oracle::new(proxy.port, &tags);
+    let id = |cluster: &Cluster, index: usize| cluster.member(index).id.clone();
+    let (a, b, c) = (id(&cluster, 0), id(&cluster, 1), id(&cluster, 2));
+    let run = |admin: &mut Client, words: &str| {
+        let id = plan(admin, words);
+        assert_eq!(state(&start(admin, &id)), "canary");
+        let status = wait_for(admin, &id, "done");
+        assert_eq!(status["slots_done"], status["slots_total"], "{status}");
+        assert_eq!(json(admin, &format!("PROXY MIGRATE VERIFY {id}"))["verdict"], "ok");
+        (id, status)
+    };
+    oracle.under_load(|| {
+        let (moved, status) = run(&mut admin, &format!("MOVE 0-99 FROM {a} TO {b} OBSERVE 0"));
+        assert!(status["keys_moved"].as_u64() >= Some(240), "6 slots of 40 keys that nobody deletes: {status}");
+        assert!(log(&mut admin, &moved).contains("state verifying"), "{}", log(&mut admin, &moved));
+        if server == Server::Valkey91 {
+            run(&mut admin, &format!("MOVE 0-99 FROM {b} TO {a} MODE classic OBSERVE 0"));
+        } else {
+            // What is done can be taken back.
+            assert!(
+                ["rolling-back", "rolled-back"].contains(&state(&json(&mut admin, &format!("PROXY MIGRATE ROLLBACK {moved}"))))
+            );
+            assert_eq!(wait_for(&mut admin, &moved, "rolled-back")["slots_done"], 0);
+        }
+        let new = cluster.add_empty_master();
+        let (new, new_port) = (id(&cluster, new), cluster.member(new).port);
+        wait_until("the proxy to hear of the new master", || {
+            let nodes = answer(&mut admin, "PROXY REFRESH JSON");
+            let known = answer(&mut admin, "PROXY NODES JSON").contains(&new);
+            if known { Ok(()) } else { Err(nodes) }
+        });
+        run(&mut admin, &format!("FILL 127.0.0.1:{new_port} SHARE 20 OBSERVE 0"));
+        assert!(owned(&cluster)[3] > 0, "{:?}", owned(&cluster));
+        // It stays a master, although it gives its last slot away.
+        run(&mut admin, &format!("DRAIN {new} OBSERVE 0"));
+        assert_eq!(owned(&cluster)[3], 0);
+        let mut drained = cluster.member(3).client();
+        assert_eq!(drained.call(&["ROLE"]).elements()[0].text(), "master");
+        let kept = drained.call(&["CONFIG", "GET", "cluster-allow-replica-migration"]);
+        assert_eq!(kept.elements()[1].text(), "yes", "as it was before");
+        // A few slots from where most are; the new one is to have none.
+        run(&mut admin, &format!("REBALANCE WEIGHT {new}=0 {a}=1 {b}=1 {c}=0.98 TOLERANCE 0 OBSERVE 0"));
+        let after = owned(&cluster);
+        assert!(after[2] < after[0] && after[0].abs_diff(after[1]) <= 1 && after[3] == 0, "{after:?}");
+    });
+    assert_whole(&cluster);
+}
+
+/// Everything an operator may say while a plan runs, and everything that speaks against starting one.
+fn orders(server: Server) {
+    let cluster = Cluster::of_masters(server);
+    let proxy = Proxy::start_with(&cluster, &SETTINGS);
+    let other = Proxy::start_with(&cluster, &SETTINGS);
+    let (mut admin, mut second) = (proxy.admin(), other.admin());
+    let oracle = Oracle::new(proxy.port, &tags_in(0..8));
+    let [a, b, _] = [0, 1, 2].map(|index| cluster.member(index).id.clone());
+    // A large plan needs its code.
+    let large = json(&mut admin, &format!("PROXY MIGRATE PLAN MOVE 0-1499 FROM {a} TO {b} MODE classic OBSERVE 0"));
+    let (large, code) =
+        (large["plan"].as_str().expect("a plan").to_owned(), large["approve"].as_str().expect("a code").to_owned());
+    refused(&mut admin, &format!("PROXY MIGRATE START {large}"), "NOAPPROVAL");
+    refused(&mut admin, &format!("PROXY MIGRATE START {large} APPROVE 00000000"), "NOAPPROVAL");
+    // A blocker stops it, whoever asks.
+    let mut node = cluster.member(0).client();
+    assert!(!node.call(&["CLUSTER", "SETSLOT", "4000", "MIGRATING", &b]).is_error());
+    refused(&mut admin, &format!("PROXY MIGRATE START {large} APPROVE {code}"), "BLOCKED open-slots");
+    assert_eq!(state(&status(&mut second, &large)), "blocked");
+    assert!(!node.call(&["CLUSTER", "SETSLOT", "4000", "STABLE"]).is_error());
+    refused(&mut admin, &format!("PROXY MIGRATE PAUSE {large}"), "WRONGSTATE");
+    oracle.under_load(|| {
+        // Two instances start it at once: one of them drives.
+        let start = format!("PROXY MIGRATE START {large} APPROVE {code} JSON");
+        let answers = std::thread::scope(|threads| {
+            let both = [&proxy, &other].map(|proxy| threads.spawn(|| answer(&mut proxy.admin(), &start)));
+            both.map(|thread| thread.join().expect("an answer"))
+        });
+        let started: Vec<&String> = answers.iter().filter(|answer| answer.starts_with('{')).collect();
+        assert_eq!(started.len(), 1, "{answers:?}");
+        assert!(answers.iter().any(|answer| answer.starts_with("BUSY") || answer.starts_with("WRONGSTATE")), "{answers:?}");
+        // It is paused by whichever instance is asked, between two slots.
+        let paused = wait_until("a plan that can be paused in the middle", || {
+            let now = status(&mut second, &large);
+            if now["slots_done"].as_u64() > Some(20) {
+                Ok(json(&mut second, &format!("PROXY MIGRATE PAUSE {large}")))
+            } else {
+                Err(now.to_string())
+            }
+        });
+        assert_eq!(state(&paused), "paused", "{paused}");
+        assert!(paused["reason"].as_str().is_some_and(|reason| reason.contains("RESUME")), "{paused}");
+        assert_whole(&cluster);
+        let done = status(&mut admin, &large)["slots_done"].as_u64();
+        assert!(done < Some(1500), "it was paused in the middle: {done:?}");
+        // Another plan has to wait.
+        let small = plan(&mut admin, &format!("MOVE 5000-5001 FROM {a} TO {b} OBSERVE 0"));
+        refused(&mut second, &format!("PROXY MIGRATE START {small}"), "BUSY");
+        let gentle = json(&mut second, &format!("PROXY MIGRATE THROTTLE {large} DUTY 90 KEYS 50"));
+        assert_eq!(state(&gentle), "paused");
+        // It goes on, is aborted between two slots, and taken back.
+        assert_eq!(state(&json(&mut admin, &format!("PROXY MIGRATE RESUME {large}"))), "running");
+        wait_until("it to go on", || {
+            let now = status(&mut admin, &large);
+            if now["slots_done"].as_u64() > done.map(|done| done + 10) { Ok(()) } else { Err(now.to_string()) }
+        });
+        let aborted = json(&mut second, &format!("PROXY MIGRATE ABORT {large}"));
+        assert_eq!(state(&aborted), "aborted", "{aborted}");
+        refused(&mut admin, &format!("PROXY MIGRATE RESUME {large}"), "WRONGSTATE");
+        assert_whole(&cluster);
+        assert!(owned(&cluster)[0] < 5461);
+        json(&mut second, &format!("PROXY MIGRATE ROLLBACK {large}"));
+        assert_eq!(wait_for(&mut admin, &large, "rolled-back")["slots_done"], 0);
+        assert_eq!(owned(&cluster)[0], 5461);
+        // It is observed, the gates armed, and done when the time is over.
+        let observed = plan(&mut admin, &format!("MOVE 0-1 FROM {a} TO {b} OBSERVE 3s"));
+        assert_eq!(state(&super::runs::start(&mut admin, &observed)), "canary");
+        let now = wait_for(&mut second, &observed, "observing");
+        assert!(now["gates"].as_array().is_some_and(|gates| gates.len() == 8), "{now}");
+        wait_for(&mut admin, &observed, "done");
+        refused(&mut admin, &format!("PROXY MIGRATE START {small} APPROVE x"), "");
+    });
+    assert_whole(&cluster);
+}
+
+/// The instance that drives is killed, again and again; the other goes on each time, and clients notice nothing.
+fn takeover(server: Server) {
+    let cluster = Cluster::of_masters(server);
+    let front = Proxy::start_with(&cluster, &SETTINGS);
+    let oracle = Oracle::new(front.port, &tags_in(0..20));
+    let [a, b, _] = [0, 1, 2].map(|index| cluster.member(index).id.clone());
+    let mut admin = front.admin();
+    let id = plan(&mut admin, &format!("MOVE 0-199 FROM {a} TO {b} OBSERVE 0"));
+    oracle.under_load(|| {
+        let mut driver = Proxy::start_with(&cluster, &SETTINGS);
+        assert_eq!(state(&start(&mut driver.admin(), &id)), "canary");
+        wait_until("slots to move", || {
+            let now = status(&mut admin, &id);
+            if now["slots_done"].as_u64() > Some(5) { Ok(()) } else { Err(now.to_string()) }
+        });
+        driver.process().kill();
+        wait_for(&mut admin, &id, "done");
+        assert!(log(&mut admin, &id).contains("taken over"), "{}", log(&mut admin, &id));
+    });
+    assert_whole(&cluster);
+    assert_eq!(owned(&cluster)[0], 5461 - 200);
+    // The record is lost with slots open: they are found, and finished.
+    let slot = slot_of(&tags_in(4000..4001)[0]).to_string();
+    let (mut source, mut target) = (cluster.member(0).client(), cluster.member(1).client());
+    assert!(!target.call(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &a]).is_error());
+    assert!(!source.call(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &b]).is_error());
+    assert!(!target.call(&["CLUSTER", "SETSLOT", "4100", "IMPORTING", &a]).is_error());
+    let open = json(&mut admin, "PROXY MIGRATE REPAIR DRYRUN");
+    assert_eq!(open["open"][0]["ranges"].as_str(), Some(format!("{slot},4100").as_str()), "{open}");
+    let adopted = json(&mut admin, "PROXY MIGRATE ADOPT");
+    assert_eq!((state(&adopted), adopted["slots_total"].as_u64()), ("paused", Some(2)), "{adopted}");
+    let adopted = adopted["plan"].as_str().expect("a plan").to_owned();
+    json(&mut admin, &format!("PROXY MIGRATE RESUME {adopted}"));
+    wait_for(&mut admin, &adopted, "done");
+    assert!(!target.call(&["CLUSTER", "SETSLOT", "4200", "IMPORTING", &a]).is_error());
+    let repaired = json(&mut admin, "PROXY MIGRATE REPAIR");
+    wait_for(&mut admin, repaired["plan"].as_str().expect("a plan"), "done");
+    assert_eq!(json(&mut admin, "PROXY MIGRATE REPAIR")["plan"], Value::Null);
+    assert_whole(&cluster);
+}
+
+crate::on_every_server!(goals, orders, takeover);
