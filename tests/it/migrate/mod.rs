@@ -105,4 +105,13 @@ fn plans(server: Server) {
     assert_eq!(cluster.view(), view);
 }
 
-crate::on_every_server!(plans);
+// The oldest, and one that moves slots itself and tells what they cost.
+#[test]
+fn plans_on_redis_6_2() {
+    plans(Server::Redis62);
+}
+
+#[test]
+fn plans_on_valkey_9_1() {
+    plans(Server::Valkey91);
+}
