@@ -268,4 +268,4 @@ async fn subscribe_with_fred(builder: &Builder, client: &Client) -> Result<(), E
     subscriber.quit().await
 }
 
-crate::on_every_server!(redis_rs, fred);
+crate::on_both_kinds_of_servers!(redis_rs, fred);

@@ -183,15 +183,11 @@ fn use_redis_rs(connection: &mut redis::Connection) -> redis::RedisResult<()> {
     Ok(())
 }
 
-crate::on_every_server!(
-    cli,
+crate::on_every_server!(cli, redis_py, node_clients, redis_rs, cli_in_a_terminal);
+crate::on_both_kinds_of_servers!(
     benchmark,
-    redis_py,
-    node_clients,
-    redis_rs,
     redis_py_applications,
     ioredis_applications,
     node_redis_applications,
     applications_over_all_slots,
-    cli_in_a_terminal,
 );

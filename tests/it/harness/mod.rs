@@ -50,3 +50,12 @@ macro_rules! on_every_server {
         mod valkey_9_1 { $(#[test] fn $scenario() { super::$scenario($crate::harness::Server::Valkey91); })+ }
     };
 }
+
+/// As [`on_every_server`], for what takes long and differs between the two kinds of servers rather than between their versions.
+#[macro_export]
+macro_rules! on_both_kinds_of_servers {
+    ($($scenario:ident),+ $(,)?) => {
+        mod redis_kind { $(#[test] fn $scenario() { super::$scenario($crate::harness::Server::Redis70); })+ }
+        mod valkey_kind { $(#[test] fn $scenario() { super::$scenario($crate::harness::Server::Valkey91); })+ }
+    };
+}
