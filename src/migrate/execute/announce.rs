@@ -38,15 +38,16 @@ impl Nodes {
         Ok(answers.into_iter().map(|(id, answer)| (id, opinion(answer))).collect())
     }
 
-    /// `SETSLOT NODE` on these masters. Whether it took is seen by the next look.
-    pub async fn announce(&mut self, slots: &[Slot], owner: &Arc<str>, to: &[Arc<str>]) -> Result<(), Halt> {
-        let others = self.other_masters().await?.into_iter().filter(|(id, _)| to.contains(id)).collect();
+    /// `SETSLOT NODE` on these masters, or on all others. Whether all of them have accepted it.
+    pub async fn announce(&mut self, slots: &[Slot], owner: &Arc<str>, to: Option<&[Arc<str>]>) -> Result<bool, Halt> {
+        let mut others = self.other_masters().await?;
+        others.retain(|(id, _)| to.is_none_or(|to| to.contains(id)));
         let command = |slot: &Slot| ["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", owner].map(str::to_owned).to_vec();
         let told = self.ask_others(others, slots.iter().map(command).collect()).await;
-        for (id, answer) in told {
-            tracing::debug!(node = %id, ?answer, "announced a slot's owner");
-        }
-        Ok(())
+        let refused = |answer: &Result<Vec<Reply>, ControlError>| {
+            answer.as_ref().map_or(true, |replies| replies.iter().any(|reply| matches!(reply, Reply::Error(_))))
+        };
+        Ok(!told.iter().any(|(_, answer)| refused(answer)))
     }
 
     async fn other_masters(&mut self) -> Result<Vec<(Arc<str>, Addr)>, Halt> {

@@ -256,7 +256,7 @@ impl Executor {
                 return Ok(());
             }
             if late && !std::mem::replace(&mut told, true) {
-                self.nodes.announce(&job.slots, target, &differing).await?;
+                self.nodes.announce(&job.slots, target, Some(&differing)).await?;
             }
             if let Some(node) = differing.pop().filter(|_| began.elapsed() > GOSSIP_WAIT * 2) {
                 return Err(Halt::Disagreement { slot: job.slots[0], node });

@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::announce::Opinion;
+use super::drain::{PAGE, keys_of};
 use super::halt::{End, Halt};
 use super::look::Sight;
 use super::nodes::text;
 use super::patience::{Patience, Trip};
 use super::{Done, Event, Executor, Leg, Listener, Orders};
 use crate::cluster::Slot;
-use crate::control::Reply;
-use crate::migrate::recovery::{self, Mark, Owner, Step};
+use crate::control::{Pipeline, Reply};
+use crate::migrate::recovery::{self, Mark, Observed, Owner, Step};
 use crate::topology::TopologyHandle;
 
 /// The target is made the owner only on the strength of a look at the source that is no older.
@@ -36,11 +38,14 @@ pub(super) struct Passage {
     /// Keys of a MIGRATE in which the source was lost: where both ends hold one, the source's copy is the newer.
     pub unacknowledged: BTreeSet<Bytes>,
     pub target_at: Option<(String, u16)>,
+    /// Its first keys, which the source listed when it was marked.
+    pub listed: Option<Vec<Bytes>>,
     pub source_has_replicas: bool,
     pub keys: u64,
     pub bytes: u64,
-    /// Masters that differ from the new owner's claim, and since when this is known.
-    differing: Vec<Arc<str>>,
+    /// Masters that name another owner, as far as they were asked.
+    differing: Option<Vec<Arc<str>>>,
+    announced: bool,
     announcing_since: Option<Instant>,
     unheard: BTreeSet<Arc<str>>,
     looked: bool,
@@ -83,7 +88,9 @@ impl Passage {
             source_has_replicas: false,
             keys: 0,
             bytes: 0,
-            differing: Vec::new(),
+            differing: None,
+            announced: false,
+            listed: None,
             announcing_since: None,
             unheard: BTreeSet::new(),
             looked: false,
@@ -126,7 +133,7 @@ impl Executor {
         }
     }
 
-    /// One look and one step.
+    /// One look, and the steps that it is good for.
     async fn advance(&mut self, passage: &mut Passage, orders: &Orders, tell: Listener<'_>) -> Result<Step, Trip> {
         let slot = passage.slot;
         self.nodes.connect(tell).await?;
@@ -149,16 +156,22 @@ impl Executor {
         if sight.seen.source_mark == Mark::Ours {
             passage.pin.set([self.nodes.id(End::Source), self.nodes.id(End::Target)]);
         }
-        let step = recovery::next(sight.seen, passage.begun);
-        if let Step::Stop(trouble) = step {
-            return Err(Trip::Doubt(trouble));
-        }
-        if step != Step::Done {
-            orders.fence.check()?;
+        loop {
+            let step = recovery::next(sight.seen, passage.begun);
+            match step {
+                Step::Stop(trouble) => return Err(Trip::Doubt(trouble)),
+                Step::Done => return Ok(step),
+                _ => orders.fence.check()?,
+            }
             self.carry_out(step, &sight, passage, orders, tell).await?;
             tell(Event::Stepped { slot, step });
+            // Whoever listens may have seen enough.
+            yield_now().await;
+            match accomplished(step, sight.seen, passage) {
+                Some(seen) => sight.seen = seen,
+                None => return Ok(step),
+            }
         }
-        Ok(step)
     }
 
     async fn check_libraries(&mut self, tell: Listener<'_>) -> Result<(), Trip> {
@@ -190,7 +203,7 @@ impl Executor {
             }
             Step::OpenSource => {
                 passage.contested |= sight.seen.source_mark == Mark::None && sight.seen.target_has_keys;
-                self.set_slot(End::Source, slot, &["MIGRATING", &target]).await?;
+                self.open_source(passage, &target).await?;
                 passage.begun = true;
             }
             Step::Drain => self.drain(passage, orders, tell).await?,
@@ -207,9 +220,22 @@ impl Executor {
                 self.topology.slots_moved(&[slot], &target);
             }
             Step::CloseTarget => self.close_target(slot, sight, &source).await?,
-            Step::Announce => self.nodes.announce(&[slot], &target, &passage.differing).await?,
+            Step::Announce => passage.announced = self.nodes.announce(&[slot], &target, passage.differing.as_deref()).await?,
             Step::Done | Step::Stop(_) => {}
         }
+        Ok(())
+    }
+
+    /// Marks the source, and has it list the first keys behind that.
+    async fn open_source(&mut self, passage: &mut Passage, target: &str) -> Result<(), Trip> {
+        let slot = passage.slot.to_string();
+        let source = self.end(End::Source)?;
+        let mut questions = Pipeline::new();
+        questions.push(["CLUSTER", "SETSLOT", &slot, "MIGRATING", target]);
+        questions.push(["CLUSTER", "GETKEYSINSLOT", &slot, &PAGE.to_string()]);
+        let replies = source.connection.call_many(&questions).await.map_err(Trip::lost(End::Source, &source.id))?;
+        accepted(End::Source, "SETSLOT MIGRATING", &replies[0])?;
+        passage.listed = replies.into_iter().nth(1).and_then(keys_of).filter(|_| source.databases < 2);
         Ok(())
     }
 
@@ -253,12 +279,12 @@ impl Executor {
         let (slot, target) = (passage.slot, self.nodes.id(End::Target));
         let since = *passage.announcing_since.get_or_insert_with(Instant::now);
         let late = since.elapsed() > ANNOUNCE_LIMIT;
-        passage.differing.clear();
+        let mut differing = Vec::new();
         for (node, opinion) in self.nodes.opinions(&[slot], &target).await? {
             match opinion {
                 Opinion::Knows => {}
                 Opinion::Differs if late => return Err(Trip::Halt(Halt::Disagreement { slot, node })),
-                Opinion::Differs => passage.differing.push(node),
+                Opinion::Differs => differing.push(node),
                 Opinion::Silent(_) if late => {
                     if passage.unheard.insert(node.clone()) {
                         tell(Event::Unannounced { slot, node });
@@ -267,7 +293,22 @@ impl Executor {
                 Opinion::Silent(why) => return Err(Trip::Refused(format!("another master does not answer: {why}"))),
             }
         }
-        Ok(passage.differing.is_empty())
+        let announced = differing.is_empty();
+        passage.differing = Some(differing);
+        Ok(announced)
+    }
+}
+
+/// The slot behind a step that the nodes have accepted, as far as the look before it is still good; otherwise they are looked at again,
+/// always before the target is made the owner.
+fn accomplished(step: Step, seen: Observed, passage: &Passage) -> Option<Observed> {
+    match step {
+        Step::OpenTarget => Some(Observed { target_mark: Mark::Ours, ..seen }),
+        Step::OpenSource if seen.source_has_keys => Some(Observed { source_mark: Mark::Ours, ..seen }),
+        Step::Own => Some(Observed { owner_at_target: Owner::Target, target_mark: Mark::None, ..seen }),
+        Step::Clear => Some(Observed { owner_at_source: Owner::Target, source_mark: Mark::None, ..seen }),
+        Step::Announce if passage.announced => Some(Observed { announced: true, ..seen }),
+        _ => None,
     }
 }
 

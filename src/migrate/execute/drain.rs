@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::classic::Passage;
 use super::fence::field;
@@ -16,7 +16,7 @@ use crate::migrate::pace::Pace;
 use crate::migrate::refusal::{Moved, judge};
 
 /// Keys that are listed at once. From the source's mark on nothing is added to the slot, so a list stays true.
-const PAGE: usize = 1000;
+pub(super) const PAGE: usize = 1000;
 
 /// MIGRATE gives each of its reads and writes so long, within a third of the node timeout: whoever is blocked for longer is taken for
 /// dead by the others.
@@ -29,8 +29,17 @@ const BYTES_PER_SECOND_MIN: u64 = 20 << 20;
 /// How long a batch waits for one replica of the source to know that its keys are gone.
 const REPLICA_WAIT_MS: &str = "100";
 
+/// The runtime's timers count milliseconds.
+const TIMER: Duration = Duration::from_millis(1);
+
 /// A key and about how many bytes it takes.
 type Sized = (Bytes, u64);
+
+/// The keys in an answer of GETKEYSINSLOT.
+pub(super) fn keys_of(reply: Reply) -> Option<Vec<Bytes>> {
+    let Reply::Array(keys) = reply else { return None };
+    Some(keys.into_iter().filter_map(|key| if let Reply::BulkString(key) = key { Some(key) } else { None }).collect())
+}
 
 impl Executor {
     /// Moves one page of the slot's keys out of each database.
@@ -50,10 +59,11 @@ impl Executor {
                 {
                     tell(Event::BigKey { slot: passage.slot, key: key.clone(), bytes: *bytes });
                 }
+                self.rest().await;
                 let took = self.migrate(passage, database, batch, tell).await?;
                 self.pace.learn(batch.len(), took);
+                self.rested_at = self.rested_at.max(Instant::now() - took) + took + Pace::rest(took, &throttle);
                 left = rest;
-                sleep(Pace::rest(took, &throttle)).await;
             }
         }
         match passage.keys > before {
@@ -63,21 +73,31 @@ impl Executor {
         }
     }
 
+    /// The source has its rest between two MIGRATEs, in which other commands may run. Less than a timer can measure is made up for
+    /// behind a later one.
+    async fn rest(&self) {
+        if self.rested_at > Instant::now() + TIMER {
+            sleep_until(self.rested_at).await;
+        }
+    }
+
     pub(super) fn end(&mut self, end: End) -> Result<&mut Node, Trip> {
         self.nodes.node(end).ok_or_else(|| Trip::Refused(format!("{end} is not connected")))
     }
 
     /// Some of the slot's keys, and their sizes.
-    async fn page(&mut self, passage: &Passage, database: u32) -> Result<Vec<Sized>, Trip> {
+    async fn page(&mut self, passage: &mut Passage, database: u32) -> Result<Vec<Sized>, Trip> {
         let source = self.end(End::Source)?;
         let lost = Trip::lost(End::Source, &source.id);
         source.select(database).await.map_err(&lost)?;
-        let list = ["CLUSTER", "GETKEYSINSLOT", &passage.slot.to_string(), &PAGE.to_string()];
-        let keys: Vec<Bytes> = match source.connection.call(list).await.map_err(&lost)? {
-            Reply::Array(keys) => {
-                keys.into_iter().filter_map(|key| if let Reply::BulkString(key) = key { Some(key) } else { None }).collect()
+        let keys = match passage.listed.take() {
+            Some(keys) => keys,
+            None => {
+                let list = ["CLUSTER", "GETKEYSINSLOT", &passage.slot.to_string(), &PAGE.to_string()];
+                let reply = source.connection.call(list).await.map_err(&lost)?;
+                let refusal = text(&reply);
+                keys_of(reply).ok_or_else(|| Trip::Refused(format!("the source answers GETKEYSINSLOT with '{refusal}'")))?
             }
-            other => return Err(Trip::Refused(format!("the source answers GETKEYSINSLOT with '{}'", text(&other)))),
         };
         let mut questions = Pipeline::new();
         for key in &keys {

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::SlotSet;
 use super::pace::{Pace, Throttle};
@@ -200,6 +201,8 @@ pub struct Executor {
     nodes: Nodes,
     limits: Limits,
     pace: Pace,
+    /// When the source will have had its rest.
+    rested_at: Instant,
     library_checked: Option<(Arc<str>, Arc<str>)>,
 }
 
@@ -207,7 +210,7 @@ impl Executor {
     /// `now_us` is the clock of `SlotMap::asked_at_us`.
     pub fn new(topology: TopologyHandle, dialer: Dialer, now_us: Arc<dyn Fn() -> u64 + Send + Sync>, limits: Limits) -> Executor {
         let nodes = Nodes::new(topology.clone(), dialer, now_us);
-        Executor { topology, nodes, limits, pace: Pace::default(), library_checked: None }
+        Executor { topology, nodes, limits, pace: Pace::default(), rested_at: Instant::now(), library_checked: None }
     }
 
     /// Moves the leg's slots, or says why it stopped. What was moved stays moved.
