@@ -49,6 +49,8 @@ pub(super) struct Passage {
     announcing_since: Option<Instant>,
     unheard: BTreeSet<Arc<str>>,
     looked: bool,
+    /// A former master of the target was down when the slot was ready to be handed over.
+    lurked: Option<Arc<str>>,
     pin: Pinned,
 }
 
@@ -94,6 +96,7 @@ impl Passage {
             announcing_since: None,
             unheard: BTreeSet::new(),
             looked: false,
+            lurked: None,
             pin: Pinned { topology: topology.clone(), slot, ends: None },
         }
     }
@@ -211,6 +214,21 @@ impl Executor {
                 if sight.at.elapsed() > GUARD {
                     return Err(Trip::Refused("the look at the source is too old to act on".into()));
                 }
+                if let Some(former) = passage.lurked.clone().filter(|_| sight.lurking.is_none())
+                    && !self.follows_target(&former, sight).await?
+                {
+                    // What it is not told now it will not hear of again: its mark would stay.
+                    return Err(Trip::Refused(format!(
+                        "{former}, the target's former master, is not in step with the new one yet"
+                    )));
+                }
+                if let Some(former) = &sight.lurking {
+                    passage.lurked = Some(former.clone());
+                    return Err(Trip::Refused(format!(
+                        "{former}, which was the target's master when the slot was opened, is down, and would take its slots back when it \
+                         returns behind the hand-over: start it now, or let every node CLUSTER FORGET it"
+                    )));
+                }
                 self.own(slot, sight, &source, &target).await?;
                 passage.pin.ends = None;
                 self.topology.slots_moved(&[slot], &target);
@@ -237,6 +255,15 @@ impl Executor {
         accepted(End::Source, "SETSLOT MIGRATING", &replies[0])?;
         passage.listed = replies.into_iter().nth(1).and_then(keys_of).filter(|_| source.databases < 2);
         Ok(())
+    }
+
+    /// Whether this node gets all that the target does, as its replica.
+    async fn follows_target(&mut self, id: &str, sight: &Sight) -> Result<bool, Trip> {
+        let target = self.end(End::Target)?;
+        let info = target.connection.call(["INFO", "replication"]).await.map_err(Trip::lost(End::Target, &target.id))?;
+        let Some(node) = sight.target_view.nodes.iter().find(|node| &*node.id == id) else { return Ok(true) };
+        let address = format!("ip={},port={},state=online", node.host, node.port);
+        Ok(text(&info).contains(&address))
     }
 
     async fn set_slot(&mut self, end: End, slot: Slot, what: &[&str]) -> Result<(), Trip> {

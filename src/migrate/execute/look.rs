@@ -21,6 +21,11 @@ pub(super) struct Sight {
     pub target_at: Option<(String, u16)>,
     /// Whether the source has a replica that lives, which would not have its marks.
     pub source_has_replicas: bool,
+    /// A former master of the target's shard that is not its replica yet, on servers that mend marks themselves. When it comes back
+    /// behind the hand-over it hears that the source has let go of a slot which it believes to be importing, takes that for its cue, and
+    /// takes all that it ever owned with it, at a higher epoch and with the data of its day (seen on Valkey 9.1.2).
+    pub lurking: Option<Arc<str>>,
+    pub target_view: NodesView,
 }
 
 /// One end's answer.
@@ -140,12 +145,17 @@ fn compare(
         return Err(Trip::Refused("the target has not heard yet who owns the slot".into()));
     }
     let known = giving.view.nodes.iter().find(|node| node.id == target.id && !node.host.is_empty());
+    let lurks =
+        |node: &&crate::cluster::NodeFacts| node.id != target.id && target.members.contains(&node.id) && node.flags.master;
+    let lurking = taking.view.nodes.iter().find(lurks).filter(|_| mends_marks).map(|node| node.id.clone());
     let is_replica = |node: &crate::cluster::NodeFacts| node.master.as_ref() == Some(&source.id) && !node.flags.fail;
     Ok(Sight {
         seen,
         at,
         target_at: known.map(|node| (node.host.clone(), node.port)),
+        lurking,
         source_has_replicas: giving.view.nodes.iter().any(is_replica),
+        target_view: taking.view,
     })
 }
 
