@@ -249,7 +249,12 @@ impl Refresher {
         }
         let current = self.published.borrow().clone();
         if let Some(current) = current {
-            self.publish(Some(&current), current.with_owners(&moved));
+            let mut map = current.with_owners(&moved);
+            map.pins = self.pins.clone();
+            map.version += 1;
+            self.counters.changes.fetch_add(1, Relaxed);
+            // Hundreds a second are no news to anybody but the workers.
+            self.published.send_replace(Some(Arc::new(map)));
         }
     }
 
