@@ -19,7 +19,7 @@
 //! | [`net`] | tokio drivers of the engine: workers, listeners, sockets | `engine`, and `topology` for its handle |
 //! | [`control`] | connections of the control thread to nodes | `cluster` |
 //! | [`topology`] | when and whom to ask for the slot map, which answers to believe, publishing | `control` |
-//! | [`migrate`] | what slots on the move need: the inventory of all nodes, pre-flight checks, the executors that move slots; PURE: plans, the next step of a slot, pacing | `control`, `topology` |
+//! | [`migrate`] | slots on the move: the inventory of all nodes, pre-flight checks, executors, records of plans in the cluster, the coordinator that drives them; PURE: plans, their life, gates, the next step of a slot, pacing | `control`, `topology` |
 //! | [`config`] | as written → as resolved; every mistake at once | `access` |
 //! | [`admin`] | the PROXY namespace for operators, on its own ports and on clients': one definition per command, users and roles, live events | `resp`, `access`, `net` for its messages, `config`, `telemetry`, `topology`, `control`, `migrate` |
 //! | [`telemetry`] | log set-up | `config` |

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::draft::check;
+use super::draft::glance_at;
 use super::inventory::{Inventory, short};
 use super::preflight::{Finding, Severity};
 use super::record::Plan;
@@ -14,7 +14,7 @@ const WHOLE: [&str; 6] = ["reachable", "coverage", "agreement", "open-slots", "a
 /// `done` are the slots that the plan has moved: they are the targets', and all its others are still the sources'.
 pub fn verify(inventory: &Inventory, plan: &Plan, done: &SlotSet) -> Vec<Finding> {
     let mut findings = vec![owners(inventory, plan, done)];
-    findings.extend(check(inventory, plan).into_iter().filter(|finding| WHOLE.contains(&finding.check)));
+    findings.extend(glance_at(inventory, plan).into_iter().filter(|finding| WHOLE.contains(&finding.check)));
     findings
 }
 

@@ -11,13 +11,21 @@ use crate::migrate::draft::check;
 use crate::migrate::inventory::{Inventory, short};
 use crate::migrate::machine::{Fact, Order, Standing, State};
 use crate::migrate::pace::Throttle;
-use crate::migrate::preflight::Severity;
+use crate::migrate::preflight::{Finding, Severity};
 use crate::migrate::record::{Entry, Lease, Loaded, NoRecord, Plan, Store, Taken, Told, Written};
 
 /// Between two looks whether an order has been carried out.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the reply waits for the open slot, once the order has been taken up.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// How a plan begins.
+pub(super) enum Beginning {
+    /// With all checks, from its start.
+    Checked,
+    /// As it is, from there.
+    At(Standing),
+}
 
 /// What THROTTLE changes; what is not named stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -47,23 +55,26 @@ impl Coordinator {
         let loaded = store.find(name).await?;
         loaded.progress.standing.ordered(Order::Start)?;
         approved(&loaded.plan, approve)?;
-        let standing = loaded.progress.standing.clone();
-        self.begin(store, loaded, |inventory, plan| preflight(inventory, plan, &standing)).await
+        self.begin(store, loaded, Beginning::Checked).await
     }
 
-    /// Takes a plan's lease, lets `judge` say where the plan stands then, and drives it unless that is at rest.
-    pub(super) async fn begin(
-        &self,
-        mut store: Store,
-        mut loaded: Loaded,
-        judge: impl FnOnce(&Inventory, &Plan) -> Result<(Standing, Result<(), Refused>), Refused>,
-    ) -> Result<Loaded, Refused> {
+    /// Takes a plan's lease, and drives it unless something speaks against it.
+    pub(super) async fn begin(&self, mut store: Store, mut loaded: Loaded, how: Beginning) -> Result<Loaded, Refused> {
+        // Before the lease: a closer look may take longer than that holds.
+        let (standing, outcome) = match how {
+            Beginning::At(standing) => (standing, Ok(())),
+            Beginning::Checked => {
+                let inventory = self.inventory().await?;
+                let findings = check(&self.parts.dialer, &inventory, &loaded.plan).await;
+                judge(&inventory, findings, &loaded.plan, &loaded.progress.standing)?
+            }
+        };
         let (place, id) = (loaded.place.clone(), loaded.plan.id.clone());
         let mut lease = match store.take(&place).await? {
             Taken::Ours(lease) => lease,
             Taken::Held(holder) => return Err(Refused::Driven { plan: id, holder }),
         };
-        let begun = self.begin_leased(&mut store, &mut loaded, &mut lease, judge).await;
+        let begun = self.begin_leased(&mut store, &mut loaded, &mut lease, standing, outcome).await;
         match begun {
             Ok(true) => {
                 let now = loaded.clone();
@@ -88,15 +99,14 @@ impl Coordinator {
         store: &mut Store,
         loaded: &mut Loaded,
         lease: &mut Lease,
-        judge: impl FnOnce(&Inventory, &Plan) -> Result<(Standing, Result<(), Refused>), Refused>,
+        standing: Standing,
+        outcome: Result<(), Refused>,
     ) -> Result<bool, Refused> {
         // Another may have started, and ended, it in between.
         let Some(now) = store.load(&loaded.place).await? else { return Err(NoRecord::Unknown(loaded.plan.id.clone()).into()) };
         if now.version != loaded.version {
             return Err(Refused::Driven { plan: now.plan.id, holder: "it was started a moment ago".into() });
         }
-        let inventory = self.inventory().await?;
-        let (standing, outcome) = judge(&inventory, &loaded.plan)?;
         if standing.state.holds_slots() {
             self.claim(store, &loaded.plan.id).await?;
             match fence(&self.parts, store, &loaded.place, lease.clone()).await? {
@@ -214,11 +224,16 @@ fn approved(plan: &Plan, given: Option<&str>) -> Result<(), Refused> {
 }
 
 /// Where a plan stands that is to start now: blocked, or on its way.
-fn preflight(inventory: &Inventory, plan: &Plan, standing: &Standing) -> Result<(Standing, Result<(), Refused>), Refused> {
+fn judge(
+    inventory: &Inventory,
+    findings: Vec<Finding>,
+    plan: &Plan,
+    standing: &Standing,
+) -> Result<(Standing, Result<(), Refused>), Refused> {
     if let Some(found) = moved_meanwhile(inventory, plan) {
         return Err(Refused::Stale { plan: plan.id.clone(), found });
     }
-    let Some(blocker) = check(inventory, plan).into_iter().find(|finding| finding.severity == Severity::Blocker) else {
+    let Some(blocker) = findings.into_iter().find(|finding| finding.severity == Severity::Blocker) else {
         return Ok((standing.ordered(Order::Start)?, Ok(())));
     };
     let reason = format!("{}: found {}; {}", blocker.check, blocker.found, blocker.advice);

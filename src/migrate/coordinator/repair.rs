@@ -1,5 +1,6 @@
 //! VERIFY, REPAIR and ADOPT.
 
+use super::orders::Beginning;
 use super::{Coordinator, Refused};
 use crate::migrate::draft::of_open_slots;
 use crate::migrate::machine::{Order, Standing};
@@ -49,6 +50,6 @@ impl Coordinator {
         // What lies at the targets is there because of these very marks.
         let progress = Progress { open: plan.slots(), ..Progress::drafted() };
         let loaded = Loaded { place, plan, progress, version: 1, lease: None, orders: 0 };
-        self.begin(store, loaded, |_, _| Ok((standing, Ok(())))).await.map(Some)
+        self.begin(store, loaded, Beginning::At(standing)).await.map(Some)
     }
 }

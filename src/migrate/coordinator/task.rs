@@ -33,7 +33,7 @@ pub(super) struct Task {
     pub events: broadcast::Sender<Arc<str>>,
     store: Store,
     driven: HashSet<String>,
-    drivers: JoinSet<String>,
+    drivers: JoinSet<Place>,
     /// Plans that have ended, and since when they are known to be.
     resting: HashMap<String, Instant>,
     /// How far the logs of other drivers have been passed on.
@@ -67,10 +67,13 @@ impl Task {
                     }
                 },
                 Some(ended) = self.drivers.join_next() => {
-                    if let Ok(id) = ended {
-                        self.driven.remove(&id);
+                    match ended {
+                        Ok(place) => self.let_go(&place).await,
+                        Err(panicked) => {
+                            tracing::error!(%panicked, "driving a plan");
+                            Ok(())
+                        }
                     }
-                    Ok(())
                 }
                 _ = looks.tick() => self.look().await,
             };
@@ -111,6 +114,10 @@ impl Task {
         let Some(loaded) = self.store.load(place).await? else { return Ok(()) };
         let state = loaded.progress.standing.state;
         if state.is_at_rest() && loaded.orders == 0 {
+            if self.relayed.contains_key(&place.id) {
+                self.relay(place).await?;
+                self.relayed.remove(&place.id);
+            }
             if !matches!(state, State::Drafted | State::Blocked) {
                 self.resting.insert(place.id.clone(), Instant::now());
             }
@@ -143,25 +150,30 @@ impl Task {
     }
 
     fn drive(&mut self, store: Store, loaded: Loaded, lease: Lease, adopted: bool) {
-        let id = loaded.place.id.clone();
-        self.driven.insert(id.clone());
-        self.relayed.remove(&id);
+        let place = loaded.place.clone();
+        self.driven.insert(place.id.clone());
+        self.relayed.remove(&place.id);
         let driver = Driver::new(self.parts.clone(), store, loaded, lease, self.events.clone());
         self.drivers.spawn(async move {
             driver.run(adopted).await;
-            id
+            place
         });
+    }
+
+    /// A plan that was driven here: what it has said itself is not passed on again.
+    async fn let_go(&mut self, place: &Place) -> Result<(), NoRecord> {
+        self.driven.remove(&place.id);
+        if let Some(last) = self.store.log(place, 1).await?.pop() {
+            self.relayed.insert(place.id.clone(), last.id);
+        }
+        Ok(())
     }
 
     /// Passes on what another instance has logged, for those who listen here.
     async fn relay(&mut self, place: &Place) -> Result<(), NoRecord> {
-        if self.events.receiver_count() == 0 {
-            self.relayed.remove(&place.id);
-            return Ok(());
-        }
         let lines = match self.relayed.get(&place.id) {
             Some(since) => self.store.log_since(place, since, RELAYED).await?,
-            None => self.store.log(place, 1).await?,
+            None => self.store.log(place, RELAYED).await?,
         };
         if let Some(last) = lines.last() {
             self.relayed.insert(place.id.clone(), last.id.clone());

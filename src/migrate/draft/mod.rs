@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Inventory;
+use super::deep::look;
 use super::inventory::{Atomic, NotANode, Told};
 use super::plan::{self, Batch, BatchKind, BatchLimits, Canary, Goal, Layout, Measure, Move, NoPlan, batches};
-use super::preflight::{Finding, Intent, Severity, preflight};
+use super::preflight::{Finding, Intent, Severity, deep, preflight};
 use super::record::{Mode, Plan, PlanBatch};
 use super::slot_set::SlotSet;
 use crate::cluster::{OpenMark, Slot};
@@ -89,23 +90,41 @@ pub async fn draft(dialer: &Dialer, inventory: &Inventory, request: &Request) ->
     let moved: SlotSet = moves.iter().flat_map(|each| each.slots.iter().copied()).collect();
     weigh::bytes(dialer, &mut layout, &moved).await.map_err(NoDraft::Weight)?;
     let plan = assemble(inventory, &layout, &moves, request)?;
-    let intent = Intent { layout: &layout, moves: &moves };
-    let risks = preflight(inventory, Some(intent)).into_iter().filter(|finding| finding.severity >= Severity::Warning).collect();
+    let risks =
+        check(dialer, inventory, &plan).await.into_iter().filter(|finding| finding.severity >= Severity::Warning).collect();
     Ok(Draft { plan, risks })
 }
 
-/// The same checks as before the plan was made, of the plan as it is.
-pub fn check(inventory: &Inventory, plan: &Plan) -> Vec<Finding> {
+/// The pre-flight checks of a plan, and a closer look at the keys that it moves.
+pub async fn check(dialer: &Dialer, inventory: &Inventory, plan: &Plan) -> Vec<Finding> {
+    let slots = plan.slots();
+    let mut depths = look(dialer, inventory).await;
+    // A key that stays where it is stands in nobody's way.
+    for sample in depths.iter_mut().filter_map(|depth| depth.looked.as_mut().ok()) {
+        sample.largest.retain(|key| slots.contains(key.slot));
+    }
+    let (layout, moves) = intended(inventory, plan);
+    let intent = Some(Intent { layout: &layout, moves: &moves });
+    let mut findings = preflight(inventory, intent);
+    findings.extend(deep(inventory, &depths, intent));
+    findings
+}
+
+/// The pre-flight checks of a plan alone.
+pub fn glance_at(inventory: &Inventory, plan: &Plan) -> Vec<Finding> {
+    let (layout, moves) = intended(inventory, plan);
+    preflight(inventory, Some(Intent { layout: &layout, moves: &moves }))
+}
+
+/// A plan's moves as the checks know them.
+fn intended(inventory: &Inventory, plan: &Plan) -> (Layout, Vec<Move>) {
     let layout = Layout::of(inventory);
     let place = |id: &str| layout.places.iter().position(|place| &*place.id == id);
-    let moves: Vec<Move> = plan
-        .pairs()
-        .iter()
-        .filter_map(|pair| {
-            Some(Move { source: place(pair.source)?, target: place(pair.target)?, slots: pair.slots.iter().collect() })
-        })
-        .collect();
-    preflight(inventory, Some(Intent { layout: &layout, moves: &moves }))
+    let moves = plan.pairs().into_iter().filter_map(|pair| {
+        Some(Move { source: place(pair.source)?, target: place(pair.target)?, slots: pair.slots.iter().collect() })
+    });
+    let moves = moves.collect();
+    (layout, moves)
 }
 
 fn goal(inventory: &Inventory, layout: &Layout, wish: &Wish) -> Result<Goal, NoDraft> {
@@ -126,7 +145,12 @@ fn goal(inventory: &Inventory, layout: &Layout, wish: &Wish) -> Result<Goal, NoD
 }
 
 fn assemble(inventory: &Inventory, layout: &Layout, moves: &[Move], request: &Request) -> Result<Plan, NoDraft> {
-    let has_it = |place: usize| inventory.told(&layout.places[place].id).is_some_and(|told| told.atomic == Atomic::MigrateSlots);
+    // A source with keys in several databases would lose writes (see `execute::atomic`).
+    let in_one_database = |told: &Told| told.info.starting("db").filter(|(name, _)| name[2..].parse::<u32>().is_ok()).count() < 2;
+    let has_it = |place: usize| {
+        let told = inventory.told(&layout.places[place].id);
+        told.is_some_and(|told| told.atomic == Atomic::MigrateSlots && in_one_database(told))
+    };
     let mode = |batch: &Batch| match request.mode {
         ModeChoice::Always(Mode::Classic) => Ok(Mode::Classic),
         _ if has_it(batch.source) && has_it(batch.target) => Ok(Mode::Atomic),

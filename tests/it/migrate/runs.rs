@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{answer, json, refused};
 use crate::harness::cluster::{slot_of, tags_in};
-use crate::harness::{Client, Cluster, Proxy, Server, wait_until};
+use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
 use crate::migrate_execute::oracle::{Oracle, assert_whole};
 
 /// Soon enough for a test, and nothing is held against a machine that others use too.
@@ -129,6 +129,8 @@ fn orders(server: Server) {
     assert_eq!(state(&status(&mut second, &large)), "blocked");
     assert!(!node.call(&["CLUSTER", "SETSLOT", "4000", "STABLE"]).is_error());
     refused(&mut admin, &format!("PROXY MIGRATE PAUSE {large}"), "WRONGSTATE");
+    let mut listener = other.admin();
+    assert!(!listener.call(&["SUBSCRIBE", "keyway:migrations"]).is_error());
     oracle.under_load(|| {
         // Two instances start it at once: one of them drives.
         let start = format!("PROXY MIGRATE START {large} APPROVE {code} JSON");
@@ -158,6 +160,23 @@ fn orders(server: Server) {
         refused(&mut second, &format!("PROXY MIGRATE START {small}"), "BUSY");
         let gentle = json(&mut second, &format!("PROXY MIGRATE THROTTLE {large} DUTY 90 KEYS 50"));
         assert_eq!(state(&gentle), "paused");
+        // It goes on, until somebody else moves a slot.
+        assert_eq!(state(&json(&mut admin, &format!("PROXY MIGRATE RESUME {large}"))), "running");
+        let mut third = cluster.member(2).client();
+        assert!(!third.call(&["CLUSTER", "SETSLOT", "16000", "MIGRATING", &a]).is_error());
+        let hindered = wait_until("the foreign mark to be seen", || {
+            let now = status(&mut admin, &large);
+            if state(&now) == "paused" { Ok(now) } else { Err(now.to_string()) }
+        });
+        assert!(hindered["reason"].as_str().is_some_and(|reason| reason.contains("slot 16000")), "{hindered}");
+        assert_eq!(json(&mut admin, &format!("PROXY MIGRATE VERIFY {large}"))["verdict"], "blocked");
+        assert!(!third.call(&["CLUSTER", "SETSLOT", "16000", "STABLE"]).is_error());
+        wait_until("the gate to open", || {
+            let gates = status(&mut admin, &large)["gates"].clone();
+            let is_open = gates.as_array().is_some_and(|gates| gates.iter().all(|gate| gate["open"] == true));
+            if is_open { Ok(()) } else { Err(gates.to_string()) }
+        });
+        let done = status(&mut admin, &large)["slots_done"].as_u64();
         // It goes on, is aborted between two slots, and taken back.
         assert_eq!(state(&json(&mut admin, &format!("PROXY MIGRATE RESUME {large}"))), "running");
         wait_until("it to go on", || {
@@ -178,9 +197,17 @@ fn orders(server: Server) {
         let now = wait_for(&mut second, &observed, "observing");
         assert!(now["gates"].as_array().is_some_and(|gates| gates.len() == 8), "{now}");
         wait_for(&mut admin, &observed, "done");
-        refused(&mut admin, &format!("PROXY MIGRATE START {small} APPROVE x"), "");
     });
     assert_whole(&cluster);
+    // Whoever listens has heard of it all, at whichever instance.
+    let mut heard = String::new();
+    while !heard.contains("state done") {
+        heard.push_str(&listener.receive().expect("a line").elements().last().map(Reply::text).unwrap_or_default());
+        heard.push('\n');
+    }
+    for part in ["state canary", "state running", "ordered PAUSE", "state aborted", "state rolled-back", "state observing"] {
+        assert!(heard.contains(part), "{part} is missing in {heard}");
+    }
 }
 
 /// The instance that drives is killed, again and again; the other goes on each time, and clients notice nothing.
@@ -199,11 +226,33 @@ fn takeover(server: Server) {
             if now["slots_done"].as_u64() > Some(5) { Ok(()) } else { Err(now.to_string()) }
         });
         driver.process().kill();
+        wait_until("another instance to go on", || {
+            let log = log(&mut admin, &id);
+            if log.contains("taken over") { Ok(()) } else { Err(log) }
+        });
         wait_for(&mut admin, &id, "done");
-        assert!(log(&mut admin, &id).contains("taken over"), "{}", log(&mut admin, &id));
+        // One that only sleeps for longer than its lease finds, when it wakes, that it drives no more.
+        let back = plan(&mut admin, &format!("MOVE 0-199 FROM {b} TO {a} MODE classic OBSERVE 0"));
+        let mut driver = Proxy::start_with(&cluster, &SETTINGS);
+        assert_eq!(state(&start(&mut driver.admin(), &back)), "canary");
+        wait_until("slots to move", || {
+            let now = status(&mut admin, &back);
+            if now["slots_done"].as_u64() > Some(5) { Ok(()) } else { Err(now.to_string()) }
+        });
+        driver.process().signal("STOP");
+        wait_until("another instance to go on", || {
+            let log = log(&mut admin, &back);
+            if log.contains("taken over") { Ok(()) } else { Err(log) }
+        });
+        driver.process().signal("CONT");
+        wait_until("the sleeper to let go", || {
+            let log = driver.log();
+            if log.contains("the lease is lost") || log.contains("is let go") { Ok(()) } else { Err(log) }
+        });
+        wait_for(&mut admin, &back, "done");
     });
     assert_whole(&cluster);
-    assert_eq!(owned(&cluster)[0], 5461 - 200);
+    assert_eq!(owned(&cluster)[0], 5461);
     // The record is lost with slots open: they are found, and finished.
     let slot = slot_of(&tags_in(4000..4001)[0]).to_string();
     let (mut source, mut target) = (cluster.member(0).client(), cluster.member(1).client());
