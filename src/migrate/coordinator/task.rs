@@ -133,6 +133,9 @@ impl Task {
         let Taken::Ours(lease) = store.take(place).await? else { return Ok(()) };
         // What the last driver wrote in its last moment counts.
         let Some(loaded) = store.load(place).await? else { return Ok(()) };
+        if self.relayed.contains_key(&place.id) {
+            self.relay(place).await?;
+        }
         if let Some(lease) = fence(&self.parts, &mut store, place, lease).await? {
             tracing::info!(plan = place.id, token = lease.token, "going on with a plan that nobody drives");
             self.drive(store, loaded, lease, true);
