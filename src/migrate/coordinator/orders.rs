@@ -77,7 +77,7 @@ impl Coordinator {
         let begun = self.begin_leased(&mut store, &mut loaded, &mut lease, standing, outcome).await;
         match begun {
             Ok(true) => {
-                let now = loaded.clone();
+                let now = Loaded { lease: Some(lease.text()), ..loaded.clone() };
                 let start = Word::Drive(Box::new((store, loaded, lease)));
                 // The task lives as long as this handle.
                 let _ = self.words.send(start).await;

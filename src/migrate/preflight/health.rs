@@ -108,7 +108,7 @@ pub fn open_slots(inventory: &Inventory, _: Option<Intent>) -> Vec<Finding> {
         Severity::Blocker,
         expected,
         found,
-        "finish what moves it; if nothing does, redis-cli --cluster fix closes it",
+        "finish what moves it; if nothing does, PROXY MIGRATE REPAIR finishes it",
     )]
 }
 

@@ -72,9 +72,11 @@ pub(super) fn draft(migrations: &Coordinator, draft: &Draft) -> Reply {
             row("canary", format!("{canary} slots")),
             row("observe", time(plan.observe_s)),
         ];
-        for risk in risks {
-            rows.push(row(risk.severity.word(), format!("{}: {}", risk.check, risk.found)));
-            rows.push(row("", format!("do: {}", risk.advice)));
+        // What is found in several places has one remedy.
+        for alike in risks.chunk_by(|one, next| (one.check, &one.advice) == (next.check, &next.advice)) {
+            let found: Vec<&str> = alike.iter().map(|risk| risk.found.as_str()).collect();
+            rows.push(row(alike[0].severity.word(), format!("{}: {}", alike[0].check, found.join("; "))));
+            rows.push(row("", format!("do: {}", alike[0].advice)));
         }
         rows.push(row("next", format!("PROXY MIGRATE START {}{code}", plan.id)));
         lines.extend(columns(&rows));
