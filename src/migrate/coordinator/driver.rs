@@ -56,6 +56,8 @@ pub(super) struct Driver {
     executor: Executor,
     throttle: watch::Sender<Throttle>,
     events: broadcast::Sender<Arc<str>>,
+    /// As it was handed over to be written.
+    noted: Progress,
     /// For the log.
     lines: Vec<String>,
     /// Orders that came while slots moved.
@@ -70,7 +72,7 @@ impl Driver {
         let sentry = Sentry::start(&parts, plan.clone());
         let limits = Limits::default();
         let executor = Executor::new(parts.topology.clone(), parts.dialer.clone(), parts.now_us.clone(), limits);
-        let throttle = watch::Sender::new(progress.throttle);
+        let (throttle, noted) = (watch::Sender::new(progress.throttle), progress.clone());
         Driver {
             parts,
             place,
@@ -81,6 +83,7 @@ impl Driver {
             executor,
             throttle,
             events,
+            noted,
             lines: Vec::new(),
             waiting: Vec::new(),
         }
@@ -147,11 +150,17 @@ impl Driver {
     async fn write(&mut self) {
         let lines = std::mem::take(&mut self.lines);
         self.keeper.write(&self.progress, lines).await;
+        self.noted = self.progress.clone();
     }
 
+    /// Writes soon, if there is anything to write: a plan is observed for days.
     async fn note(&mut self) {
+        if self.lines.is_empty() && self.noted == self.progress {
+            return;
+        }
         let lines = std::mem::take(&mut self.lines);
         self.keeper.note(&self.progress, lines).await;
+        self.noted = self.progress.clone();
     }
 
     fn stand(&mut self, standing: Standing) {
