@@ -36,6 +36,12 @@ install_redis_70() {
   redis-server --version
 }
 
+# deploy/ci/reshard.sh reads JSON with it.
+install_jq() {
+  have jq || apt_install jq
+  have jq || fail "jq could not be installed"
+}
+
 install_wheels() {
   have python3 || apt_install python3 python3-venv
   if ! cmp -s tests/requirements.txt tests/.venv/installed.txt; then
@@ -73,6 +79,7 @@ install_node_clients() {
 
 step "Servers and clients to test against"
 install_redis_70
+install_jq
 install_wheels
 install_python_clients
 install_node_clients

@@ -8,6 +8,7 @@ mod harness;
 mod admin;
 mod blocking;
 mod blocking_trouble;
+mod ci_gate;
 mod client_commands;
 mod client_crates;
 mod clients;
