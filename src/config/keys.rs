@@ -122,7 +122,8 @@ pub static KEYS: &[Key] = &[
         reload: Reload::Restart,
         meaning: "The ACL user that the proxy itself logs in to the nodes as, to learn the cluster's layout and to look after it. \
                   Clients have no part in its rights, unless auth.mode is proxy. Empty is the default user. It needs +@connection \
-                  +cluster|nodes +command +scan +multi +exec at least (on 6.2 +cluster).",
+                  +cluster|nodes +command +scan +multi +exec at least (on 6.2 +cluster). To move slots it needs all keys and much \
+                  more: PROXY CHECK names what a node denies it.",
     },
     Key {
         name: "cluster.password",

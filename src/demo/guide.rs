@@ -37,11 +37,15 @@ Keyway makes it one server, 127.0.0.1:{proxy}. Try in another terminal:
             "
 Move slots under it; the client sees no error (swap the two ids to move them back):
 
-  {client} --cluster reshard 127.0.0.1:{} --cluster-yes --cluster-slots 1000 \\
+  {client} --cluster reshard 127.0.0.1:{0} --cluster-yes --cluster-slots 1000 \\
     --cluster-from {from} \\
     --cluster-to {to}
+
+Or have the proxy plan it, and do it behind gates (deploy/moving-slots.md goes on from here):
+
+  {client} -p {admin} proxy migrate plan move 0-399 from 127.0.0.1:{0} to 127.0.0.1:{1}
 ",
-            plan.ports[0]
+            plan.ports[0], plan.ports[1]
         );
     }
     if replicas > 0 {
