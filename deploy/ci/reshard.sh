@@ -16,7 +16,7 @@
 # RESHARD_SECONDS        how long `all` waits for the slots to move; 7200 unless it is set
 #
 # Exit codes: 0 done; 1 refused, blocked, paused or not reachable; 2 called wrongly; 3 not done in time (the plan goes on).
-# A step that fails never undoes anything: the last lines say what to do. Needs redis-cli 7.0 or later, and jq.
+# A step that fails never undoes anything: the last lines say what to do. Needs redis-cli 7.0 or later (or valkey-cli), and jq.
 set -eu
 
 admin=${KEYWAY_ADMIN:-127.0.0.1:6390}
@@ -35,9 +35,9 @@ proxy() {
         set -- --user "$KEYWAY_ADMIN_USER" "$@"
     fi
     if [ -n "${KEYWAY_ADMIN_PASSWORD:-}" ]; then
-        REDISCLI_AUTH=$KEYWAY_ADMIN_PASSWORD redis-cli -e "$@"
+        REDISCLI_AUTH=$KEYWAY_ADMIN_PASSWORD $cli -e "$@"
     else
-        redis-cli -e "$@"
+        $cli -e "$@"
     fi
 }
 
@@ -120,9 +120,11 @@ verify() {
     say "verified $1; its gates stay armed until the observation window is over: PROXY MIGRATE STATUS $1"
 }
 
-for tool in redis-cli jq; do
-    command -v "$tool" >/dev/null 2>&1 || fail "$tool is not in PATH"
-done
+has() { command -v "$1" >/dev/null 2>&1; }
+has jq || fail "jq is not in PATH"
+# Fedora and Alpine have versions that come with Valkey only; its client reads the same environment.
+if has redis-cli; then cli=redis-cli; else cli=valkey-cli; fi
+has "$cli" || fail "redis-cli is not in PATH"
 step=${1:-}
 [ "$#" -eq 0 ] || shift
 case $step:$# in
