@@ -305,6 +305,15 @@ impl World {
         }
     }
 
+    /// Now and then a connection breaks with a transaction on it, before or behind EXEC.
+    pub fn cut_at_exec(&mut self, conn: usize) {
+        let of = if self.conns[conn].caller.watched.is_empty() { 60 } else { 8 };
+        if self.calm_since.is_none() && self.plan.kinds & 1 << 4 != 0 && self.random.u32(0..of) == 0 {
+            let wait = if self.random.bool() { 0 } else { self.delay() };
+            self.later(wait, What::Cut(conn));
+        }
+    }
+
     fn cut_all(&mut self, node: usize) {
         for conn in 0..self.conns.len() {
             if self.conns[conn].node == node {

@@ -29,6 +29,8 @@ pub enum Told {
     Message(Message),
     /// The end of a wait.
     Waited,
+    /// The answer to CLIENT UNBLOCK of this connection.
+    Unblocked(usize),
 }
 
 /// A connection from an engine to a node.
@@ -60,6 +62,8 @@ pub struct Conn {
     pub heard_at: u64,
     /// A blocking command was queued whose answer the engine has not heard.
     pub leased: bool,
+    /// Where a CLIENT UNBLOCK of it was queued whose answer the engine has not heard.
+    pub unblocked_by: Vec<usize>,
     /// What was queued behind MULTI, until EXEC.
     pub unit: Vec<Option<usize>>,
     pub answered: u64,
@@ -91,6 +95,7 @@ impl World {
             fresh: true,
             heard_at: 0,
             leased: false,
+            unblocked_by: Vec::new(),
             unit: Vec::new(),
             answered: 0,
             heard: 0,
@@ -222,6 +227,10 @@ impl World {
                     self.message_heard(engine, user, message);
                 }
                 Told::Waited => self.conns[index].leased = false,
+                Told::Unblocked(other) => {
+                    let by = &mut self.conns[other].unblocked_by;
+                    by.iter().position(|by| *by == index).map(|place| by.swap_remove(place));
+                }
             }
         }
         self.with(engine, |engine| engine.lane_bytes(lane, &bytes));
@@ -308,6 +317,7 @@ impl World {
         for attempt in std::mem::take(&mut conn.unit).into_iter().flatten() {
             truth.lost(attempt, exec_end.is_some_and(|end| end <= conn.written));
         }
+        self.conns.iter_mut().for_each(|conn| conn.unblocked_by.retain(|by| *by != index));
         self.lane_of_listeners_ends(index);
     }
 }

@@ -115,8 +115,10 @@ impl World {
                     shown.join(" ")
                 );
             }
-            if args[0] == b"EXEC" && args.len() > 1 {
-                self.void_unit(index);
+            match (args[0].as_slice(), args.len()) {
+                (b"EXEC", 1) => self.cut_at_exec(index),
+                (b"EXEC", _) => self.void_unit(index),
+                _ => {}
             }
             let frame = Frame { args, end, attempt };
             self.check_behind_wait(&frame);

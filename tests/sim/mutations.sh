@@ -32,12 +32,12 @@ output-limit    answer.rs    s/if over \{/if false {/
 unit-twice      lost.rs    s/=> only_reads\(&frame\)/=> true/
 unit-asking     send.rs      s/if asking \{\n(\s*encode::command\(out, &\[b"ASKING"\]\);)/let inside = asking \&\& frame.starts_with(b"*1\\r\\n\$5\\r\\nMULTI"); if inside { out.extend_from_slice(\&frame[..15]); encode::command(out, \&[b"ASKING"]); out.extend_from_slice(\&frame[15..]); return; }\nif asking {\n$1/
 unit-any-lane   transaction/exec.rs s/match watch \{\n/match watch.filter(|_| false) {\n/
-watch-lost      transaction/exec.rs s/if idle && last.watch_failed\(\) \{/if idle \&\& last.reply == LANE_LOST { job.groups[0].watch = None; merge.next_stage(Job::Exec(job)); return false; } if idle \&\& last.watch_failed() {/
+watch-lost      transaction/exec.rs s/if idle && last.watch_failed\(\) \{/if idle \&\& last.reply == LANE_LOST { job.groups[0].watch = None; job.answered = 0; merge.next_stage(Job::Exec(job)); return false; } if idle \&\& last.watch_failed() {/
 wait-twice      blocking/mod.rs s/if !written \|\| block.again/if true || block.again/
 wait-longer     blocking/block.rs s/until.saturating_sub\(now\).max\(1\)/until.saturating_sub(self.started).max(1)/
 wait-lost       blocking/mod.rs s/return self.give_back_popped\(ticket.client, takes, via, reply\);/return;/
-wait-shared     private.rs   s/self.private.idle.push\(index\);/self.private.idle.insert(0, index); self.lanes[index as usize].unblocks = 0;/
-unsubscribed    pubsub/upstream.rs s/(self.counters.resubscriptions \+= 1;\s*\}\s*)self.pubsub.look_at\(index\);/$1/
+wait-shared     private.rs   s/if lane.unblocks > 0 \{/if false {/
+unsubscribed    pubsub/upstream.rs s/(self.counters.resubscriptions \+= 1;\s*\}\s*)self.pubsub.look_at\(index\);/$1/ && s/topic.not_before = 0;\s*self.pubsub.look_at\(index\);//
 told-twice      pubsub/fan_out.rs s/for client in &subscribers \{/for client in subscribers.iter().chain(subscribers.first().filter(|_| push.len() % 7 == 0)) {/
 other-user      session.rs   s/user: self.rides \}/user: UserId::default() }/
 login-overtaken identity.rs  s/self.raise_barrier\(index\);\n\s*self.login_stage/self.login_stage/

@@ -26,6 +26,8 @@ pub struct Caller {
     pub unit: Vec<Outcome>,
     /// The commands of the transaction that was just carried out.
     pub carried_out: Vec<Vec<Vec<u8>>>,
+    /// The last EXEC came where keys were watched.
+    pub guarded: bool,
 }
 
 /// A transaction that is being queued.
@@ -64,6 +66,7 @@ impl Caller {
             blocked: false,
             unit: Vec::new(),
             carried_out: Vec::new(),
+            guarded: false,
         }
     }
 
@@ -265,7 +268,7 @@ fn exec(cluster: &mut Cluster, node: usize, caller: &mut Caller, out: &mut Vec<u
     };
     caller.unit = multi.outcomes;
     let dirty = caller.is_dirty(cluster, node);
-    caller.watched.clear();
+    caller.guarded = !std::mem::take(&mut caller.watched).is_empty();
     let keys: Vec<String> = multi.queued.iter().flat_map(|args| keys_of(args)).collect();
     let redirect = refusal(cluster, node, multi.asking, b"EXEC", &keys).filter(|_| !(cluster.valkey && dirty));
     let writes = multi.queued.iter().any(|args| args[0].eq_ignore_ascii_case(b"FLUSHALL"));

@@ -245,8 +245,15 @@ impl World {
         let conn = &mut self.conns[index];
         let greets = matches!(args[0].as_slice(), b"HELLO" | b"AUTH" | b"CLIENT" | b"ASKING");
         let fresh = if greets { conn.fresh } else { std::mem::take(&mut conn.fresh) };
+        if let Some(other) = waiting::unblocks(args).filter(|other| *other < self.conns.len()) {
+            self.conns[other].unblocked_by.push(index);
+        }
         let Some(at) = timeout_at(args).filter(|_| !self.conns[index].in_multi) else { return };
         self.conns[index].leased = true;
+        if !self.conns[index].unblocked_by.is_empty() {
+            let text = String::from_utf8_lossy(&args[0]).into_owned();
+            self.truth.accuse(format!("{text} is queued on conn {index}, where a CLIENT UNBLOCK may end it that is another's"));
+        }
         let Some(left) = timeout_us(&args[at]) else { return };
         // What goes out when a lane opens was written when the lane was wanted.
         let opens = fresh && self.conns[index].heard_at == self.now;

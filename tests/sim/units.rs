@@ -23,6 +23,8 @@ pub struct Unit {
     first_seq: u32,
     client: usize,
     watching: bool,
+    /// Its client was told that it watches: it must be carried out there and nowhere else.
+    guarded: bool,
     /// A command was refused when it was queued, as it had to be.
     doomed: bool,
     applied: u32,
@@ -99,7 +101,8 @@ impl World {
                 }
             }
         }
-        self.end_unit(index, steps, Unit { expects, commands, first_seq, client: index, watching, doomed, applied: 0 });
+        let unit = Unit { expects, commands, first_seq, client: index, watching, guarded: false, doomed, applied: 0 };
+        self.end_unit(index, steps, unit);
     }
 
     fn end_unit(&mut self, index: usize, mut steps: Vec<(Vec<Vec<u8>>, Expect)>, unit: Unit) {
@@ -199,8 +202,8 @@ impl World {
                     commands.push(push);
                     expects.push(Expect::Pushed(log));
                 }
-                let unit =
-                    Unit { expects, commands, first_seq: seq + 1, client: index, watching: true, doomed: false, applied: 0 };
+                let (first_seq, watching, guarded) = (seq + 1, true, true);
+                let unit = Unit { expects, commands, first_seq, client: index, watching, guarded, doomed: false, applied: 0 };
                 return self.end_unit(index, steps, unit);
             }
             _ => vec![(words(&["UNWATCH"]), ok())],
@@ -217,8 +220,8 @@ impl World {
         self.later(0, What::ClientActs(index));
     }
 
-    /// A node carried a transaction out: it must be one that a client asked for, and all of it.
-    pub fn check_unit(&mut self, carried_out: &[Vec<Vec<u8>>]) {
+    /// A node carried a transaction out on a connection: it must be one that a client asked for, and all of it.
+    pub fn check_unit(&mut self, conn: usize, carried_out: &[Vec<Vec<u8>>]) {
         let tags = carried_out.iter().filter_map(|args| tag_of(args)).map(|(tag, _)| tag);
         let Some(number) = tags.filter_map(|tag| self.units.by_tag.get(&tag).copied()).next() else { return };
         let unit = &mut self.units.list[number];
@@ -227,8 +230,13 @@ impl World {
         let asked = unit.commands.iter().filter(|args| !is_message(args));
         let same = asked.clone().count() == carried_out.len()
             && asked.zip(carried_out).all(|(asked, done)| is_same_command(asked, done));
-        if !same || unit.applied > 1 {
-            let what = if same { "twice" } else { "not as it was asked for" };
+        let unguarded = unit.guarded && !self.conns[conn].caller.guarded;
+        if !same || unit.applied > 1 || unguarded {
+            let what = match same {
+                true if unguarded => "where nothing is watched",
+                true => "twice",
+                false => "not as it was asked for",
+            };
             let shown: Vec<String> =
                 carried_out.iter().map(|args| String::from_utf8_lossy(&args.join(&b' ')).into_owned()).collect();
             let text =

@@ -76,11 +76,17 @@ pub fn serve_ready(cluster: &mut Cluster, node: usize) {
     cluster.popped = own;
 }
 
+/// The connection that a CLIENT UNBLOCK names.
+pub fn unblocks(args: &[Vec<u8>]) -> Option<usize> {
+    let [name, word, id, ..] = args else { return None };
+    let is_unblock = name.eq_ignore_ascii_case(b"CLIENT") && word.eq_ignore_ascii_case(b"UNBLOCK");
+    // No server has a connection 0.
+    is_unblock.then(|| std::str::from_utf8(id).ok()?.parse::<usize>().ok()?.checked_sub(1))?
+}
+
 /// CLIENT ID, and CLIENT UNBLOCK id TIMEOUT|ERROR. Connections are their own ids.
 pub fn client(cluster: &mut Cluster, node: usize, caller: &Caller, args: &[Vec<u8>], out: &mut Vec<u8>) -> Outcome {
-    // No server has a connection 0.
-    let id = args.get(2).and_then(|id| std::str::from_utf8(id).ok()?.parse::<usize>().ok()?.checked_sub(1));
-    match (args[1].to_ascii_uppercase().as_slice(), id) {
+    match (args[1].to_ascii_uppercase().as_slice(), unblocks(args)) {
         (b"ID", _) => encode::integer(out, caller.conn as i64 + 1),
         (b"UNBLOCK", Some(id)) => {
             let waiter = cluster.nodes[node].waiting.iter().find(|waiter| waiter.conn == id).map(|waiter| waiter.number);

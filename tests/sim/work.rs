@@ -74,13 +74,16 @@ impl World {
             done = std::mem::take(&mut conn.unit).into_iter().zip(std::mem::take(&mut conn.caller.unit)).collect();
             let carried_out = std::mem::take(&mut conn.caller.carried_out);
             carried_out.iter().for_each(|args| self.note_script(args));
-            self.check_unit(&carried_out);
+            self.check_unit(index, &carried_out);
         }
         let popped = std::mem::take(&mut self.cluster.popped);
         self.node_did(index, done, popped, false);
+        let conn = &mut self.conns[index];
         if timeout_at(&frame.args).is_some() {
-            let conn = &mut self.conns[index];
             conn.replies.push_back((conn.answered, Told::Waited));
+        }
+        if let Some(other) = waiting::unblocks(&frame.args) {
+            conn.replies.push_back((conn.answered, Told::Unblocked(other)));
         }
     }
 

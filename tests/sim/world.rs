@@ -47,6 +47,8 @@ pub enum What {
     /// Which wait of a connection is over.
     TimeOut(usize, u64),
     HangUp(usize),
+    /// A connection breaks.
+    Cut(usize),
     /// A node learns that a connection is gone.
     Fin(usize),
     /// Nodes look after who waits.
@@ -270,6 +272,7 @@ impl World {
                 self.carry_words();
             }
             What::HangUp(conn) => self.hang_up(conn),
+            What::Cut(conn) => self.cut(conn),
             What::Fin(conn) => self.node_forgets(conn),
             What::Cron => self.look_after_waiters(),
             What::Bus(from, to) => self.hear_bus(from, to),
