@@ -2,9 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use super::process::bound_command;
 use super::servers::{tool, venv};
+
+/// No program may take longer.
+const TIME_MAX: Duration = Duration::from_secs(240);
 
 /// What a program left behind.
 pub struct Outcome {
@@ -28,7 +33,14 @@ pub fn run(command: &mut Command, input: &str) -> Outcome {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is installed");
     // It may end without reading all of it, which its exit code then tells.
     let _ = child.stdin.take().expect("it was asked for").write_all(input.as_bytes());
-    let output = child.wait_with_output().expect("a child of ours can be waited for");
+    let (sender, ended) = channel();
+    let pid = child.id().to_string();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = ended.recv_timeout(TIME_MAX).unwrap_or_else(|_| {
+        let killed = Command::new("kill").args(["-9", &pid]).status();
+        panic!("{command:?} did not end within {TIME_MAX:?} and was killed: {killed:?}");
+    });
+    let output = output.expect("a child of ours can be waited for");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Outcome { success: output.status.success(), printed: text(&output.stdout), complaint: text(&output.stderr) }
 }
