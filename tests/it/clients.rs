@@ -183,9 +183,12 @@ fn use_redis_rs(connection: &mut redis::Connection) -> redis::RedisResult<()> {
     Ok(())
 }
 
-crate::on_every_server!(cli, redis_py, node_clients, redis_rs, cli_in_a_terminal);
+crate::on_every_server!(cli, redis_py);
 crate::on_both_kinds_of_servers!(
     benchmark,
+    cli_in_a_terminal,
+    node_clients,
+    redis_rs,
     redis_py_applications,
     ioredis_applications,
     node_redis_applications,
