@@ -11,7 +11,7 @@ use keyway::cluster::{Addr, Node as MapNode, OpenSlot, Persona, Role, Slot, Slot
 use crate::{
     channels::{self, Channels, Message, Topic},
     node::Outcome,
-    plan::{Families, Plan},
+    plan::Plan,
     shard::{Popped, Shard, Value},
     waiting::{self, Waiter},
 };
@@ -192,7 +192,7 @@ impl Cluster {
             full_coverage: plan.full_coverage,
             valkey: plan.valkey,
             locked: plan.auth,
-            tells_of_lock: Families::wanted().auth,
+            tells_of_lock: plan.families.auth,
             said: Vec::new(),
             bus: Vec::new(),
             timeouts: Vec::new(),

@@ -15,7 +15,7 @@ asking          send.rs      s/if asking \{\n/if asking \&\& retry_index == NONE
 asking-alone    send.rs      s/(encode::command\(out, &\[b"ASKING"\]\);)/$1 encode::command(out, &[b"PING"]);/
 written-write   retry.rs     s/if !wholly_written \|\| asked.read_only/if true/
 lost-unwritten  retry.rs     s/if !wholly_written \|\| asked.read_only/if asked.read_only/
-open-door       pump.rs      s/None => self.await_confirmation\(retry, addr, false\),/None => { if let Some(addr) = addr { let node = \&mut self.table.nodes[0]; (node.addr, node.lanes) = (addr, [[NONE; 2]; 2]); self.table.patch(slot, NodeId(0), self.now); } }/
+open-door       pump.rs      s/None => self.await_confirmation\(retry, addr, false\),/None => { if let Some(addr) = addr { let via = retry.via; let node = \&mut self.table.nodes[0]; node.addr = addr; node.set_lane(via, false, NONE); self.table.patch(slot, NodeId(0), self.now); } }/
 reply-order     session.rs   s/if index > 0 \{/if index > 1 {/
 silent-reply    session.rs   s/let silent = active.replies\[index\].silent \|\| gone;/let silent = gone;/
 script-twice    pump.rs      s/retry.wrapped \|= script;//

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 /// What clients ask for beyond plain commands. `KEYWAY_SIM_FAMILIES=tx,auth` chooses some of them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Families {
     pub tx: bool,
     pub block: bool,
@@ -63,6 +63,8 @@ pub struct Plan {
     pub scans: bool,
     pub forgeries: bool,
     pub fan_outs: bool,
+    /// In every fourth world clients ask for plain commands only, so that these meet one another often enough.
+    pub families: Families,
 }
 
 impl Plan {
@@ -99,6 +101,7 @@ impl Plan {
             scans: chance(random, 30),
             forgeries: chance(random, 25),
             fan_outs: chance(random, 20),
+            families: if chance(random, 25) { Families::default() } else { Families::wanted() },
         }
     }
 }

@@ -131,7 +131,7 @@ impl World {
             auth: plan.auth.then(|| Auth { username: None, password: "secret".into() }),
             // With a password the nodes are behind the proxy's account; without, clients are their default user.
             // Where users are not tried, all clients ride the proxy's own account.
-            identity: if plan.auth && !Families::wanted().auth { Identity::Proxy(Arc::default()) } else { Identity::Passthrough },
+            identity: if plan.auth && !plan.families.auth { Identity::Proxy(Arc::default()) } else { Identity::Passthrough },
             ..Settings::default()
         };
         let drivers = (0..plan.engines).map(|index| Driver {
@@ -145,6 +145,7 @@ impl World {
         });
         World {
             drivers: drivers.collect(),
+            families: plan.families,
             plan,
             trace,
             now: 0,
@@ -155,7 +156,6 @@ impl World {
             clients: Vec::new(),
             conns: Vec::new(),
             truth: Truth::default(),
-            families: Families::wanted(),
             pops: Pops::default(),
             units: Units::default(),
             upstream: Upstream::default(),
