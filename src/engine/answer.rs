@@ -10,7 +10,7 @@ use super::{
     ids::{ClientId, NONE, Ticket},
     lane::{InFlight, Lane, LaneState, Lease, Role, STREAM_FROM, Stream},
     merge::Job,
-    pump::{Speaker, could_be_refusal},
+    refused::{Speaker, could_be_refusal},
     session::{Ending, State},
     tracking::NOBODY,
 };

@@ -7,8 +7,8 @@ use crate::{
 
 use super::{
     Engine,
+    forward::whole,
     ids::Micros,
-    intake::whole,
     merge::{Job, Merge},
     modes::Modes,
     send::Target,

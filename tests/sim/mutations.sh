@@ -9,22 +9,22 @@ cd "$(dirname "$0")/../.."
 
 mutations() {
     cat <<'LIST'
-order-hold      intake.rs    s/if meets \{ Err\(Pause::Order\) \} else \{ Ok\(\(\)\) \}/Ok(())/
+order-hold      forward.rs   s/if meets \{ Err\(Pause::Order\) \} else \{ Ok\(\(\)\) \}/Ok(())/
 resend-order    pump.rs      s/ahead == Some\(Ahead::Blocked\)/false/
 asking          send.rs      s/if asking \{\n/if asking \&\& retry_index == NONE {\n/
 asking-alone    send.rs      s/(encode::command\(out, &\[b"ASKING"\]\);)/$1 encode::command(out, &[b"PING"]);/
 written-write   retry.rs     s/if !wholly_written \|\| asked.read_only/if true/
 lost-unwritten  retry.rs     s/if !wholly_written \|\| asked.read_only/if asked.read_only/
-open-door       pump.rs      s/None => self.await_confirmation\(retry, addr, false\),/None => { if let Some(addr) = addr { let via = retry.via; let node = \&mut self.table.nodes[0]; node.addr = addr; node.set_lane(via, false, NONE); self.table.patch(slot, NodeId(0), self.now); } }/
+open-door       refused.rs   s/None => self.await_confirmation\(retry, addr, false\),/None => { if let Some(addr) = addr { let via = retry.via; let node = \&mut self.table.nodes[0]; node.addr = addr; node.set_lane(via, false, NONE); self.table.patch(slot, NodeId(0), self.now); } }/
 reply-order     session.rs   s/if index > 0 \{/if index > 1 {/
 silent-reply    session.rs   s/let silent = active.replies\[index\].silent \|\| gone;/let silent = gone;/
-script-twice    pump.rs      s/retry.wrapped \|= script;//
+script-twice    refused.rs   s/retry.wrapped \|= script;//
 redirect-leak   retry.rs     s/b"TRYAGAIN" if asked.slot.is_some\(\) => Verdict::TryAgain/b"TRYAGAIN" if false => Verdict::TryAgain/
 readonly-leak   retry.rs     s/b"LOADING" => Verdict::Hold\(Held::Loading\)/b"LOADING" => Verdict::Deliver/
 unit-lead       answer.rs    s/lane.lead_seen = 0;//
 protocol-change identity.rs  s/if logs_in \|\| proto.is_some_and\(\|proto\| proto != [^\)]*\) \{/if logs_in {/
 gone-client     answer.rs    s/if session.ending != Ending::No \{\n\s*touched.push\(client\);/if false {\n touched.push(client);/
-barrier         intake.rs    s/if self.clients\[index as usize\].owed\(\) > 0 && self.captured.is_none\(\) \{ Err\(Pause::Barrier\) \}/if false { Err(Pause::Barrier) }/
+barrier         forward.rs   s/if self.clients\[index as usize\].owed\(\) > 0 && self.captured.is_none\(\) \{ Err\(Pause::Barrier\) \}/if false { Err(Pause::Barrier) }/
 mget-places     merge.rs     s/places\[\*key as usize\] = Span \{ start: start as u32/let at = found; places[at] = Span { start: start as u32/
 scan-receivers  scan_cursor.rs s/Some\(moving\) if moving.is_empty\(\) => Step::Done/Some(_) => Step::Done/
 deadline        pump.rs      s/if now >= retry.deadline \{/if now + 1_000_000 >= retry.deadline {/

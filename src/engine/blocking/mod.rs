@@ -26,11 +26,12 @@ use crate::{
 
 use super::{
     Engine, RefreshCause,
+    forward::whole,
     ids::{ClientId, Micros, NONE, Ticket},
-    intake::whole,
     lane::{InFlight, Lease, Role, Via},
     merge::Job,
-    pump::{Retry, Speaker},
+    pump::Retry,
+    refused::Speaker,
     send::Target,
     session::{Ending, Pause, State},
 };
