@@ -142,7 +142,9 @@ impl Executor {
         self.nodes.connect(tell).await?;
         self.check_libraries(tell).await?;
         let mut sight = self.nodes.look(slot).await?;
-        if passage.unsettled.is_some() {
+        // A target that has failed over may have lost its mark, and then answers MOVED to whoever asks for a key: the mark comes first.
+        let target_answers = (sight.seen.owner_at_target, sight.seen.target_mark) != (Owner::Source, Mark::None);
+        if passage.unsettled.is_some() && target_answers {
             self.settle(passage, tell).await?;
             sight = self.nodes.look(slot).await?;
         }
@@ -170,7 +172,7 @@ impl Executor {
             tell(Event::Stepped { slot, step });
             // Whoever listens may have seen enough.
             yield_now().await;
-            match accomplished(step, sight.seen, passage) {
+            match accomplished(step, sight.seen, passage).filter(|_| passage.unsettled.is_none()) {
                 Some(seen) => sight.seen = seen,
                 None => return Ok(step),
             }
