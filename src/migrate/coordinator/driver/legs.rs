@@ -1,0 +1,251 @@
+//! Moving: which leg comes next, and one leg from its begin to its end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, interval};
+
+use super::looks::from_and_to;
+use super::{Driver, LetGo, Parts, TICK};
+use crate::cluster::Slot;
+use crate::migrate::SlotSet;
+use crate::migrate::coordinator::tally::Tally;
+use crate::migrate::execute::{self, Executor, Fence, Halt, Leg, Limits, Orders};
+use crate::migrate::machine::{Fact, State};
+use crate::migrate::plan::BatchKind;
+use crate::migrate::record::{PlanBatch, Told};
+use crate::migrate::recovery::Trouble;
+use crate::migrate::survey::glance;
+
+/// Which way slots go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Back,
+}
+
+impl Driver {
+    fn leg(&self, batch: &PlanBatch, slots: Vec<Slot>, direction: Direction) -> Leg {
+        let (source, target) = match direction {
+            Direction::Forward => (&batch.source, &batch.target),
+            Direction::Back => (&batch.target, &batch.source),
+        };
+        Leg { source: self.shard(source), target: self.shard(target), slots, mode: batch.mode.into() }
+    }
+
+    /// The next batch, or the next state when there is none.
+    pub(super) async fn move_on(&mut self) -> Result<(), LetGo> {
+        if !self.may_move().await? {
+            return Ok(());
+        }
+        let done = &self.progress.done;
+        let is_left = |batch: &&PlanBatch| batch.slots.iter().any(|slot| !done.contains(slot));
+        let Some(batch) = self.plan.batches.iter().find(is_left).cloned() else {
+            self.found(Fact::AllMoved);
+            self.write().await;
+            return Ok(());
+        };
+        let is_canary = matches!(batch.kind, BatchKind::Probe | BatchKind::Canary);
+        if self.progress.standing.state == State::Canary && !is_canary {
+            return self.look_at_canary().await;
+        }
+        let slots: Vec<Slot> = batch.slots.iter().filter(|slot| !self.progress.done.contains(*slot)).collect();
+        let leg = self.leg(&batch, slots.clone(), Direction::Forward);
+        if self.carry_out(leg, Direction::Forward).await? {
+            self.converge(&slots.into_iter().collect(), &batch.target).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn move_back(&mut self) -> Result<(), LetGo> {
+        // What is half way goes to its end first: it cannot be turned round in the middle.
+        if !self.may_move().await? || !self.finish_open().await? {
+            return Ok(());
+        }
+        let done = &self.progress.done;
+        let Some(batch) =
+            self.plan.batches.iter().rev().find(|batch| batch.slots.iter().any(|slot| done.contains(slot))).cloned()
+        else {
+            match self.verified().await? {
+                None => self.found(Fact::AllBack),
+                Some(why) => self.found(Fact::Hindered(format!("what was moved back is not well: {why}"))),
+            }
+            self.write().await;
+            return Ok(());
+        };
+        let mut slots: Vec<Slot> = batch.slots.iter().filter(|slot| self.progress.done.contains(*slot)).collect();
+        slots.reverse();
+        let leg = self.leg(&batch, slots.clone(), Direction::Back);
+        if self.carry_out(leg, Direction::Back).await? {
+            self.converge(&slots.into_iter().collect(), &batch.source).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings an aborted plan to its end.
+    pub(super) async fn finish(&mut self) -> Result<(), LetGo> {
+        self.write().await;
+        if self.finish_open().await? {
+            self.found(Fact::Stopped);
+        }
+        self.write().await;
+        Ok(())
+    }
+
+    /// Finishes the slots that stand open, each in its own direction. Answers whether all is closed.
+    async fn finish_open(&mut self) -> Result<bool, LetGo> {
+        let Some(map) = self.parts.topology.current() else { return Ok(false) };
+        let inventory = glance(&self.parts.dialer, &map).await;
+        let mut open = SlotSet::new();
+        let mut back = SlotSet::new();
+        for mark in inventory.open_slots().iter().map(from_and_to).filter(|(slot, ..)| self.plan.batch_of(*slot).is_some()) {
+            open.insert(mark.0);
+            if !self.goes_forward(&mark) {
+                back.insert(mark.0);
+            }
+        }
+        for slot in open.iter() {
+            let Some(batch) = self.plan.batch_of(slot).cloned() else { continue };
+            let direction = if back.contains(slot) { Direction::Back } else { Direction::Forward };
+            let leg = Leg { mode: execute::Mode::Classic, ..self.leg(&batch, vec![slot], direction) };
+            self.say(format!("slot {slot} stands open: it is finished"));
+            if !self.carry_out(leg, direction).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until the gates have been looked at, and stops when one is closed.
+    async fn may_move(&mut self) -> Result<bool, LetGo> {
+        loop {
+            self.check_lease()?;
+            let seen = self.sentry.seen.borrow_and_update().clone();
+            self.progress.gates = seen.gates.clone();
+            if let Some(why) = seen.closed() {
+                self.found(Fact::Hindered(why));
+                self.write().await;
+                return Ok(false);
+            }
+            if seen.may_begin() {
+                return Ok(true);
+            }
+            self.note().await;
+            // The task lives as long as its handle.
+            let _ = self.sentry.seen.changed().await;
+        }
+    }
+
+    /// Runs one leg. Answers whether all of it has moved.
+    async fn carry_out(&mut self, leg: Leg, direction: Direction) -> Result<bool, LetGo> {
+        let slots: SlotSet = leg.slots.iter().copied().collect();
+        let begun = Instant::now();
+        let resumed = self.progress.open.clone();
+        self.progress.open = slots.clone();
+        self.sentry.open.send_replace(slots.clone());
+        // From here on keys of these slots at the target are the plan's own: that must be known before the first moves.
+        self.write().await;
+        self.check_lease()?;
+        let stop = watch::Sender::new(false);
+        let fence = Fence { token: self.keeper.token, until: self.keeper.until.clone() };
+        let orders = Orders { throttle: self.throttle.subscribe(), stop: stop.subscribe(), fence, resumed };
+        let tally = Arc::new(Mutex::new(Tally::new()));
+        let mut executor = self.spare_executor();
+        let outcome = {
+            let events = tally.clone();
+            // Numbers are whole whoever panicked.
+            let mut listener = move |event| events.lock().unwrap_or_else(PoisonError::into_inner).take(event);
+            let mut running = Box::pin(executor.run(&leg, &orders, &mut listener));
+            let mut ticks = interval(TICK);
+            let mut counted = Instant::now();
+            loop {
+                tokio::select! {
+                    outcome = &mut running => break outcome,
+                    told = self.keeper.orders.recv() => match told {
+                        Some(Told::Order(order)) => {
+                            self.say(format!("ordered {}: the open slot is being finished", order.word()));
+                            self.waiting.push(order);
+                            stop.send_replace(true);
+                        }
+                        Some(throttle) => self.obey(throttle),
+                        None => return Err(LetGo),
+                    },
+                    _ = ticks.tick() => {
+                        self.check_lease()?;
+                        self.progress.moving_ms += counted.elapsed().as_millis() as u64;
+                        counted = Instant::now();
+                        self.count(&tally, direction);
+                        self.look_at_gates();
+                        if self.sentry.seen.borrow().closed().is_some() {
+                            stop.send_replace(true);
+                        }
+                        self.note().await;
+                    }
+                }
+            }
+        };
+        self.learn_shards(&executor, &leg);
+        self.executor = executor;
+        self.count(&tally, direction);
+        if outcome.is_ok() || outcome == Err(Halt::Stopped) {
+            self.progress.open = SlotSet::new();
+            self.sentry.open.send_replace(SlotSet::new());
+        }
+        let fact = match outcome {
+            Ok(done) => {
+                let way = if direction == Direction::Forward { "moved" } else { "moved back" };
+                self.say(format!("{way} {} slots, {} keys in {:.1?}: {slots}", done.slots, done.keys, begun.elapsed()));
+                return Ok(true);
+            }
+            Err(Halt::Stopped) => match self.sentry.seen.borrow().closed() {
+                Some(why) => Fact::Hindered(why),
+                None => return Ok(false),
+            },
+            Err(Halt::Fenced) => return Err(LetGo),
+            Err(halt) if is_unclear(&halt) => Fact::Unclear(halt.reason()),
+            Err(halt) => Fact::Hindered(halt.reason()),
+        };
+        self.found(fact);
+        self.write().await;
+        Ok(false)
+    }
+
+    /// The executor, for as long as a leg runs; should that be given up in the middle, another one is there.
+    fn spare_executor(&mut self) -> Executor {
+        let Parts { topology, dialer, now_us, .. } = self.parts.clone();
+        std::mem::replace(&mut self.executor, Executor::new(topology, dialer, now_us, Limits::default()))
+    }
+
+    /// A failover may have brought new members of a shard to light.
+    fn learn_shards(&mut self, executor: &Executor, leg: &Leg) {
+        let Some((source, target)) = executor.shards() else { return };
+        for (was, is) in [(&leg.source, source), (&leg.target, target)] {
+            let known = self.plan.shards.entry(was.id.to_string()).or_default();
+            known.extend(is.members.iter().map(|id| id.to_string()));
+        }
+    }
+
+    /// What has happened since the last time becomes progress.
+    fn count(&mut self, tally: &Mutex<Tally>, direction: Direction) {
+        let news = tally.lock().unwrap_or_else(PoisonError::into_inner).news();
+        for slot in news.done {
+            match direction {
+                Direction::Forward => self.progress.done.insert(slot),
+                Direction::Back => self.progress.done.remove(slot),
+            }
+            self.progress.open.remove(slot);
+        }
+        self.progress.keys_moved += news.keys;
+        news.told.iter().for_each(|line| self.tell(line));
+        news.logged.into_iter().for_each(|line| self.say(line));
+    }
+}
+
+/// Whether only an operator can say what is right.
+fn is_unclear(halt: &Halt) -> bool {
+    match halt {
+        Halt::Trouble { trouble, .. } => matches!(trouble, Trouble::OrphansAtSource | Trouble::StrayKeysAtTarget),
+        Halt::Suspect { .. } => true,
+        _ => false,
+    }
+}
