@@ -11,7 +11,7 @@ use crate::harness::{Client, Cluster, PATIENCE, Proxy, Reply, Server, wait_until
 use crate::reshard::move_lowest_slots;
 
 /// How long the trouble lasts, unless `TEST_BLOCKING_SECONDS` says so.
-const SECONDS_DEFAULT: u64 = 12;
+const SECONDS_DEFAULT: u64 = 8;
 
 fn duration() -> Duration {
     let seconds =

@@ -13,6 +13,9 @@ use crate::harness::over::{Over, join};
 use crate::harness::servers::tool;
 use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
 
+/// To a newcomer and back, to another and back, and the newcomer again (atomically, where the server can): fewer show too little.
+pub const MOVES_MIN: usize = 6;
+
 /// How many slots one reshard moves.
 pub const MOVED_SLOTS: u16 = 16;
 
@@ -293,7 +296,7 @@ fn reshard(server: Server) {
         moves
     });
     println!("{server:?}: {moves} moves of slots under {} requests", load.requests.load(Ordering::Relaxed));
-    assert!(moves >= 6, "{moves} moves of {MOVED_SLOTS} slots are too few to show anything");
+    assert!(moves >= MOVES_MIN, "{moves} moves of {MOVED_SLOTS} slots are too few to show anything");
 }
 
 fn prepare(proxy: &Proxy) -> Load {
@@ -308,7 +311,7 @@ fn prepare(proxy: &Proxy) -> Load {
 }
 
 /// To the second master and back, then to a master that has just come and back, with each way of moving there is.
-/// Returns how many moves were made.
+/// Returns how many moves were made: on a busy machine, each way once takes longer than the deadline.
 pub fn move_slots(cluster: &mut Cluster, goes_on: impl Fn() -> bool, deadline: Instant) -> usize {
     let newcomer = cluster.add_empty_master();
     let mut moves = 0;
@@ -316,7 +319,7 @@ pub fn move_slots(cluster: &mut Cluster, goes_on: impl Fn() -> bool, deadline: I
         let target = if round % 2 == 0 { newcomer } else { 1 };
         let atomic = cluster.server == Server::Valkey91 && round % 4 >= 2;
         for (from, to) in [(0, target), (target, 0)] {
-            if !goes_on() || Instant::now() > deadline {
+            if !goes_on() || (moves >= MOVES_MIN && Instant::now() > deadline) {
                 return moves;
             }
             // The newcomer keeps one slot: a master that gives its last one away becomes a replica.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::harness::cluster::{ClusterOptions, slot_of, tags_in};
 use crate::harness::over::{Over, join};
 use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
-use crate::reshard::{MOVED_SLOTS, move_slots};
+use crate::reshard::{MOVED_SLOTS, MOVES_MIN, move_slots};
 
 /// How long slots move.
-const MOVING: Duration = Duration::from_secs(25);
+const MOVING: Duration = Duration::from_secs(10);
 
 const OUTCOME_UNKNOWN: &[u8] = b"ERR proxy: outcome unknown";
 
@@ -270,7 +270,7 @@ fn slots_move(server: Server) {
     );
     println!("{server:?}: {moves} moves");
     assert_eq!(unknown, 0, "no connection broke");
-    assert!(moves >= 2, "{moves} moves are too few to show anything");
+    assert!(moves >= MOVES_MIN, "{moves} moves are too few to show anything");
 }
 
 /// Other keys beside those of interest, so that moving a slot takes its time.

@@ -82,7 +82,7 @@ while read -r name file change; do
     if try; then
         echo "ESCAPED  $name"; escaped=$((escaped + 1))
     else
-        echo "caught   $name: $(grep -m1 '^seed' "$work/run.txt" | cut -c1-150)"
+        echo "caught   $name: $(grep -om1 "seed [0-9]* fails.*" "$work/run.txt" | cut -c1-150)"
     fi
 done < <(mutations)
 exit $((escaped > 0))
