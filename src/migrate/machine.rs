@@ -96,17 +96,23 @@ pub enum Way {
     /// Nothing is left to move, but what has moved is not verified.
     Check,
     Back,
+    /// As `Back`, because slots are uncovered: that they are does not stop it.
+    BackUncovered,
     /// It was given up: only what is open is brought to an end.
     End,
 }
 
 impl Way {
+    pub fn is_back(self) -> bool {
+        matches!(self, Way::Back | Way::BackUncovered)
+    }
+
     fn state(self) -> State {
         match self {
             Way::Canary => State::Canary,
             Way::Forward => State::Running,
             Way::Check => State::Verifying,
-            Way::Back => State::RollingBack,
+            Way::Back | Way::BackUncovered => State::RollingBack,
             Way::End => State::Aborting,
         }
     }
@@ -255,6 +261,7 @@ impl Standing {
             (Order::Rollback, Aborted) if self.way == Way::Canary => refused("has moved slots"),
             (Order::Rollback, RolledBack) => refused("was not rolled back before"),
             (Order::Rollback, RollingBack) => Ok(self.clone()),
+            (Order::Rollback, _) if self.way.is_back() => Ok(Standing::going(self.way)),
             (Order::Rollback, _) => Ok(Standing::going(Way::Back)),
         }
     }
@@ -280,9 +287,9 @@ impl Standing {
             (Fact::Unclear(reason), Canary | Running | Verifying | RollingBack | Paused) => self.at(NeedsOperator, reason),
             (Fact::Unclear(reason), Observing) => self.at(Observing, reason),
             (Fact::Uncovered(reason), Canary | Running | Paused | Verifying | Observing)
-                if !matches!(self.way, Way::Back | Way::End) =>
+                if !self.way.is_back() && self.way != Way::End =>
             {
-                Standing { reason, ..Standing::going(Way::Back) }
+                Standing { reason, ..Standing::going(Way::BackUncovered) }
             }
             _ => self.clone(),
         }
@@ -354,6 +361,7 @@ mod tests {
             (State::Aborting, Way::End),
             (State::Aborted, Way::End),
             (State::RollingBack, Way::Back),
+            (State::RollingBack, Way::BackUncovered),
             (State::RolledBack, Way::Back),
         ] {
             let all = reachable(Standing { state, reason: String::new(), way });
@@ -386,6 +394,23 @@ mod tests {
         step(back.found(Fact::AllBack));
         let words = "drafted canary running paused running verifying observing done rolling-back rolled-back";
         assert_eq!(seen.join(" "), words);
+    }
+
+    #[test]
+    fn a_plan_whose_slots_stay_uncovered_goes_back_and_stays_on_its_way() {
+        let uncovered = || Fact::Uncovered("no owner".into());
+        let running = Standing { state: State::Running, way: Way::Forward, ..Standing::drafted() };
+        let paused = running.found(Fact::Hindered("gate coverage closed".into()));
+        let back = paused.found(uncovered());
+        assert_eq!((back.state, back.way, back.reason.as_str()), (State::RollingBack, Way::BackUncovered, "no owner"));
+        let hindered = back.found(Fact::Hindered("gate memory closed".into()));
+        assert_eq!(hindered.found(uncovered()), hindered, "it goes back already");
+        for order in [Order::Resume, Order::Rollback] {
+            let goes_on = hindered.ordered(order).expect("it is paused");
+            assert_eq!((goes_on.state, goes_on.way), (State::RollingBack, Way::BackUncovered), "{order:?}");
+        }
+        let aborted = paused.ordered(Order::Abort).expect("it has slots left to move");
+        assert_eq!(aborted.found(uncovered()), aborted, "what was given up moves nothing");
     }
 
     #[test]

@@ -10,10 +10,12 @@
 //! - `draft` — a request becomes a plan that can be started
 //! - `machine` — PURE: the life of a plan
 //! - `gates` — PURE: whether a plan may go on
+//! - `closing` — PURE: which slots of a plan stand open
 //! - `verify` — PURE: whether what has moved is where it should be
 //! - `record` — plans as the cluster keeps them
 //! - `coordinator` — drives plans, from any instance
 
+pub mod closing;
 pub mod coordinator;
 pub mod deep;
 pub mod draft;
