@@ -1,6 +1,7 @@
 //! The coordinator of one instance: what operators ask of plans, and the task that drives them.
 
 mod driver;
+mod look;
 mod orders;
 mod refused;
 mod repair;
@@ -110,9 +111,14 @@ impl Coordinator {
         if let Some(name) = name {
             return Ok(store.find(name).await?);
         }
-        let all = store.all().await?;
-        let holding = all.iter().position(|loaded| loaded.progress.standing.state.holds_slots());
-        all.into_iter().nth(holding.unwrap_or(0)).ok_or(Refused::NoPlans)
+        let index = store.index().await?;
+        if let Some(active) = index.places.iter().find(|place| index.active.as_ref() == Some(&place.id))
+            && let Some(loaded) = store.load(active).await?
+            && loaded.progress.standing.state.holds_slots()
+        {
+            return Ok(loaded);
+        }
+        store.all().await?.into_iter().next().ok_or(Refused::NoPlans)
     }
 
     /// All plans, the latest first.

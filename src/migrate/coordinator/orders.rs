@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::task::{Word, fence};
+use super::task::{Word, has_no_better};
 use super::{Coordinator, Refused, settings};
 use crate::migrate::SlotSet;
 use crate::migrate::draft::check;
@@ -12,7 +12,7 @@ use crate::migrate::inventory::{Inventory, short};
 use crate::migrate::machine::{Fact, Order, Standing, State};
 use crate::migrate::pace::Throttle;
 use crate::migrate::preflight::{Finding, Severity};
-use crate::migrate::record::{Entry, Lease, Loaded, NoRecord, Plan, Store, Taken, Told, Written};
+use crate::migrate::record::{Claimed, Entry, Lease, Loaded, NoRecord, Plan, Store, Taken, Told, Written};
 
 /// Between two looks whether an order has been carried out.
 const LOOK: Duration = Duration::from_millis(50);
@@ -66,6 +66,7 @@ impl Coordinator {
             Beginning::Checked => {
                 let inventory = self.inventory().await?;
                 let findings = check(&self.parts.dialer, &inventory, &loaded.plan).await;
+                self.can_keep_masters(&loaded.plan).await?;
                 judge(&inventory, findings, &loaded.plan, &loaded.progress.standing)?
             }
         };
@@ -109,18 +110,20 @@ impl Coordinator {
         }
         if standing.state.holds_slots() {
             self.claim(store, &loaded.plan.id).await?;
-            match fence(&self.parts, store, &loaded.place, lease.clone()).await? {
-                Some(_) => {}
-                None => return Err(Refused::Driven { plan: loaded.plan.id.clone(), holder: "one with a higher token".into() }),
+            if !has_no_better(&self.parts, store, lease.token).await? {
+                return Err(Refused::Driven { plan: loaded.plan.id.clone(), holder: "one with a higher token".into() });
             }
-            loaded.progress.kept_masters = self.keep_masters(&loaded.plan).await?;
+            if !store.renew(&loaded.place, lease).await? {
+                return Err(Refused::Slow { plan: loaded.plan.id.clone(), lease: self.parts.timing.lease });
+            }
         }
         let reason = if standing.reason.is_empty() { String::new() } else { format!(": {}", standing.reason) };
         let line = format!("state {}{reason}", standing.state.word());
         loaded.progress.standing = standing;
-        let entry = Entry { progress: &loaded.progress, taken_up: 0, lines: std::slice::from_ref(&line) };
-        match store.write(&loaded.place, lease, loaded.version, entry).await? {
-            Written::Done { version, .. } => loaded.version = version,
+        loaded.version += 1;
+        let entry = Entry { progress: &loaded.progress, version: loaded.version, obeyed: 0, lines: std::slice::from_ref(&line) };
+        match store.write(&loaded.place, lease, entry).await? {
+            Written::Done(_) => {}
             Written::Fenced => return Err(Refused::Driven { plan: loaded.plan.id.clone(), holder: "it was faster".into() }),
         }
         // Nobody has to listen.
@@ -130,36 +133,31 @@ impl Coordinator {
 
     /// One plan moves slots at a time.
     async fn claim(&self, store: &mut Store, id: &str) -> Result<(), Refused> {
-        let Some(other) = store.claim(id, "").await? else { return Ok(()) };
-        let busy = |plan: String, state: String| Err(Refused::Busy { plan, state });
-        match store.find(&other).await {
-            Ok(loaded) if loaded.progress.standing.state.holds_slots() => {
-                busy(other, loaded.progress.standing.state.word().into())
-            }
-            Ok(_) | Err(NoRecord::Unknown(_)) => match store.claim(id, &other).await? {
-                None => Ok(()),
-                Some(third) => busy(third, "about to start".into()),
-            },
-            Err(error) => Err(error.into()),
+        match store.claim(id).await? {
+            None => Ok(()),
+            Some(Claimed { plan, state }) => Err(Refused::Busy { plan, state: state.into() }),
         }
     }
 
-    /// Sees to it that masters which will have no slot left stay masters. Answers which had to be told.
-    async fn keep_masters(&self, plan: &Plan) -> Result<Vec<String>, Refused> {
-        let mut kept = Vec::new();
+    /// Whether no plan but this one moves slots.
+    pub(super) async fn is_free(&self, id: &str) -> Result<(), Refused> {
+        match self.store().claimed_beside(id).await? {
+            None => Ok(()),
+            Some(Claimed { plan, state }) => Err(Refused::Busy { plan, state: state.into() }),
+        }
+    }
+
+    /// Whether masters which will have no slot left can be told to stay masters: the driver does so.
+    async fn can_keep_masters(&self, plan: &Plan) -> Result<(), Refused> {
         for id in &plan.emptied {
-            let refused = |found: String| Refused::Blocked {
+            settings::replica_migration(&self.parts, id).await.map_err(|found| Refused::Blocked {
                 check: "replica-migration".into(),
                 expected: "cluster-allow-replica-migration can be switched off on a master that is emptied".into(),
                 found,
-                advice: "CONFIG SET cluster-allow-replica-migration no on it".into(),
-            };
-            if settings::replica_migration(&self.parts, id).await.map_err(refused)? {
-                settings::set_replica_migration(&self.parts, id, "no").await.map_err(refused)?;
-                kept.push(id.clone());
-            }
+                advice: "let the proxy's user CONFIG GET and CONFIG SET it".into(),
+            })?;
         }
-        Ok(kept)
+        Ok(())
     }
 
     /// Orders something of a plan, and waits until it is so, or until the open slot has taken its time.
@@ -171,7 +169,8 @@ impl Coordinator {
             return Ok(loaded);
         }
         if after.state.holds_slots() && !loaded.progress.standing.state.holds_slots() {
-            self.claim(&mut store, &loaded.plan.id).await?;
+            // The driver makes sure of it when it obeys.
+            self.is_free(&loaded.plan.id).await?;
         }
         self.tell(store, loaded, Told::Order(order), |state| match order {
             Order::Start | Order::Resume => state != State::Paused && state != State::NeedsOperator,

@@ -1,5 +1,7 @@
 //! Why the coordinator does not do what an operator asks.
 
+use std::time::Duration;
+
 use crate::migrate::draft::NoDraft;
 use crate::migrate::machine::Refusal;
 use crate::migrate::record::NoRecord;
@@ -30,7 +32,13 @@ pub enum Refused {
     #[error("BUSY plan {plan} is being driven by another instance ({holder})")]
     Driven { plan: String, holder: String },
     #[error(
-        "NOTYET plan {plan} was told, but no instance has acted on it within {waited_s} seconds: see PROXY MIGRATE STATUS {plan}"
+        "SLOW plan {plan}: its lease was over before all nodes had answered: expected them within migrate.lease ({lease:?}); PROXY CHECK \
+         names one that hangs"
+    )]
+    Slow { plan: String, lease: Duration },
+    #[error(
+        "NOTYET plan {plan} was told, and has not obeyed within {waited_s} seconds: it does so behind the open slot or job, whoever drives \
+         it; see PROXY MIGRATE STATUS {plan}"
     )]
     NotYet { plan: String, waited_s: u64 },
 }

@@ -19,12 +19,7 @@ impl Coordinator {
 
     /// What would finish the slots that stand open and that no plan is moving.
     pub async fn open_slots(&self) -> Result<Plan, Refused> {
-        for loaded in self.store().all().await? {
-            if loaded.progress.standing.state.holds_slots() {
-                let state = loaded.progress.standing.state.word().to_owned();
-                return Err(Refused::Busy { plan: loaded.plan.id, state });
-            }
-        }
+        self.is_free("").await?;
         Ok(of_open_slots(&self.inventory().await?, "REPAIR"))
     }
 

@@ -13,6 +13,7 @@ use crate::control::{Connection, Dialer};
 use crate::migrate::SlotSet;
 use crate::migrate::gates::{Baseline, GateLimits, Glance, Moving, Streaks, judge};
 use crate::migrate::inventory::{Inventory, Told};
+use crate::migrate::machine::Way;
 use crate::migrate::record::{Gate, Plan};
 use crate::migrate::survey::glance;
 
@@ -27,6 +28,9 @@ const LOOKS_BEFORE: u64 = 3;
 const TROUBLE: [&str; 5] =
     ["errorstat_OOM", "errorstat_CLUSTERDOWN", "errorstat_LOADING", "errorstat_MISCONF", "errorstat_NOREPLICAS"];
 
+/// The gates that slots without an owner close: they do not stop a plan that goes back because of them.
+const FOR_COVERAGE: [&str; 2] = ["coverage", "agreement"];
+
 /// What was seen last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
@@ -37,9 +41,10 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Why the plan may not go on.
-    pub fn closed(&self) -> Option<String> {
-        let gate = self.gates.iter().find(|gate| !gate.open)?;
+    /// Why a plan on this way may not go on.
+    pub fn closed(&self, way: Way) -> Option<String> {
+        let goes_back_for_it = |gate: &&Gate| way == Way::BackUncovered && FOR_COVERAGE.contains(&gate.gate.as_str());
+        let gate = self.gates.iter().filter(|gate| !goes_back_for_it(gate)).find(|gate| !gate.open)?;
         Some(format!("gate {} closed: {}; PROXY MIGRATE RESUME when it is well again", gate.gate, gate.found))
     }
 
@@ -188,4 +193,23 @@ fn master_of(plan: &Plan, inventory: &Inventory, id: &str) -> Option<(String, Ad
     let is_member = |node: &str| node == id || members.is_some_and(|members| members.contains(node));
     let (node, _) = inventory.masters().find(|(node, _)| is_member(&node.id))?;
     Some((node.id.to_string(), node.addr.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_goes_back_for_want_of_owners_ignores_that_they_are_wanting() {
+        let check = |gate: &str, way: Way, stops: bool| {
+            let gate = Gate { gate: gate.into(), open: false, found: "why".into() };
+            let seen = Seen { gates: vec![gate], ..Seen::default() };
+            assert_eq!(seen.closed(way).is_some(), stops, "{seen:?} {way:?}");
+        };
+        check("coverage", Way::Forward, true);
+        check("coverage", Way::Back, true);
+        check("coverage", Way::BackUncovered, false);
+        check("agreement", Way::BackUncovered, false);
+        check("memory", Way::BackUncovered, true);
+    }
 }

@@ -20,15 +20,17 @@ const NOTES_MAX: usize = 1024;
 
 /// What a driver has to write.
 struct Note {
-    progress: Option<Progress>,
+    progress: Progress,
     lines: Vec<String>,
+    /// Orders that were obeyed since the last note.
+    obeyed: usize,
     written: Option<oneshot::Sender<()>>,
 }
 
 /// The driver's end. When it is dropped the last of it is written and the lease let go.
 pub struct Keeper {
     notes: mpsc::Sender<Note>,
-    /// What operators tell.
+    /// What operators tell, in their order. It waits in the record until it was obeyed, so that it is not lost with the driver.
     pub orders: mpsc::Receiver<Told>,
     /// Until when the plan may be driven, a margin taken off.
     pub until: watch::Receiver<std::time::Instant>,
@@ -46,21 +48,23 @@ impl Keeper {
         let (loses, lost) = watch::channel(None);
         let token = lease.token;
         let lines = VecDeque::new();
-        let keeping = Keeping { store, place, lease, version, progress, lines, taken_up: 0, told, renewed, loses, notes: taken };
+        let (handed, obeyed) = (0, 0);
+        let keeping =
+            Keeping { store, place, lease, version, progress, lines, handed, obeyed, told, renewed, loses, notes: taken };
         tokio::spawn(keeping.run());
         Keeper { notes, orders, until, token, lost }
     }
 
-    /// Writes soon.
-    pub async fn note(&self, progress: &Progress, lines: Vec<String>) {
+    /// Writes soon. `obeyed`: so many of `orders` more.
+    pub async fn note(&self, progress: &Progress, lines: Vec<String>, obeyed: usize) {
         // A task that is gone has said so by `kept`.
-        let _ = self.notes.send(Note { progress: Some(progress.clone()), lines, written: None }).await;
+        let _ = self.notes.send(Note { progress: progress.clone(), lines, obeyed, written: None }).await;
     }
 
-    /// Writes now, and waits until that is done or the lease is lost.
-    pub async fn write(&self, progress: &Progress, lines: Vec<String>) {
+    /// Writes now, and waits until that is done or the lease is lost. What operators have told by then stands in `orders`.
+    pub async fn write(&self, progress: &Progress, lines: Vec<String>, obeyed: usize) {
         let (written, done) = oneshot::channel();
-        let _ = self.notes.send(Note { progress: Some(progress.clone()), lines, written: Some(written) }).await;
+        let _ = self.notes.send(Note { progress: progress.clone(), lines, obeyed, written: Some(written) }).await;
         let _ = done.await;
     }
 
@@ -79,7 +83,9 @@ struct Keeping {
     version: u64,
     progress: Progress,
     lines: VecDeque<String>,
-    taken_up: usize,
+    /// Orders that were handed on since the lease was taken, and those of them that were obeyed.
+    handed: usize,
+    obeyed: usize,
     told: mpsc::Sender<Told>,
     renewed: watch::Sender<std::time::Instant>,
     loses: watch::Sender<Option<String>>,
@@ -134,30 +140,31 @@ impl Keeping {
     }
 
     fn take(&mut self, note: Note, waiting: &mut Vec<oneshot::Sender<()>>) {
-        if let Some(progress) = note.progress {
-            self.progress = progress;
-        }
+        self.progress = note.progress;
+        self.obeyed += note.obeyed;
         self.lines.extend(note.lines);
         let over = self.lines.len().saturating_sub(LINES_MAX);
         self.lines.drain(..over);
+        self.lease.lines += over;
         waiting.extend(note.written);
     }
 
     /// Whether the plan is still ours.
     async fn write(&mut self) -> Result<bool, super::NoRecord> {
         let lines = self.lines.make_contiguous();
-        let entry = Entry { progress: &self.progress, taken_up: self.taken_up, lines };
-        match self.store.write(&self.place, &mut self.lease, self.version, entry).await? {
+        // Another one for each attempt: what was written by one whose reply was lost is no reason to stop.
+        self.version += 1;
+        let entry = Entry { progress: &self.progress, version: self.version, obeyed: self.obeyed, lines };
+        match self.store.write(&self.place, &mut self.lease, entry).await? {
             Written::Fenced => Ok(false),
-            Written::Done { version, orders } => {
-                self.version = version;
+            Written::Done(orders) => {
                 self.lines.clear();
-                // What was handed on is trimmed by the next write, and is not handed on again.
-                self.taken_up = 0;
-                for order in orders {
-                    if self.told.try_send(order).is_ok() {
-                        self.taken_up += 1;
+                // Those at the head are with the driver already.
+                for order in orders.into_iter().skip(self.handed - self.obeyed) {
+                    if self.told.try_send(order).is_err() {
+                        break;
                     }
+                    self.handed += 1;
                 }
                 self.renewed.send_replace(self.lease.good_until());
                 Ok(true)

@@ -80,7 +80,8 @@ impl Keyed {
         map.owner(Slot::of(key.as_bytes())).map_or(0, |owner| map.replicas(owner).filter(|node| !map.node(*node).failed).count())
     }
 
-    fn owner(&self, slot: Slot) -> Option<Addr> {
+    /// Who serves a slot, as far as is known.
+    pub fn owner(&self, slot: Slot) -> Option<Addr> {
         let map = self.topology.current()?;
         map.owner(slot).map(|owner| map.node(owner).addr.clone())
     }

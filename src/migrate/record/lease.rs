@@ -32,6 +32,8 @@ pub struct Lease {
     pub token: u64,
     /// Who holds it; no two are the same.
     pub holder: String,
+    /// Lines of log that were written under it, or dropped.
+    pub lines: usize,
     /// By this process's own clock, which nobody sets.
     good_until: Instant,
 }
@@ -39,7 +41,7 @@ pub struct Lease {
 impl Lease {
     /// A lease that was asked for at `asked` holds from then on at the earliest.
     pub fn new(token: u64, holder: String, asked: Instant, timing: Timing) -> Lease {
-        let mut lease = Lease { token, holder, good_until: asked };
+        let mut lease = Lease { token, holder, lines: 0, good_until: asked };
         lease.renewed(asked, timing);
         lease
     }

@@ -10,17 +10,20 @@
 //! The tag is chosen so that the plan does not move its own record. The cluster's state is the truth and the record is intent: what the
 //! last write said may be lost, because whoever takes a plan over looks at the slots first.
 
+mod index;
 mod keeper;
 mod keyed;
 mod lease;
 mod plan;
+mod scripts;
 mod store;
 mod tag;
 
+pub use index::{Claimed, Index};
 pub use keeper::Keeper;
 pub use lease::{Lease, Timing};
 pub use plan::{Gate, Mode, Pair, Plan, PlanBatch, Progress};
-pub use store::{Entry, Index, Loaded, LogLine, NoRecord, Place, Store, Taken, Told, Written};
+pub use store::{Entry, Loaded, LogLine, NoRecord, Place, Store, Taken, Told, Written};
 pub use tag::tag_for;
 
 #[cfg(test)]

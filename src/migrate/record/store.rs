@@ -1,20 +1,19 @@
 //! Reading and writing records. Every write is one script on the record's slot, which looks at the lease first.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::index::{INDEX, TOKEN};
 use super::keyed::Keyed;
+use super::scripts::{DRAFT, LOAD, ORDER, RELEASE, RENEW, TAKE, WRITE};
 use super::{Lease, Plan, Progress, Timing, tag_for};
+use crate::cluster::{Addr, Slot};
 use crate::control::{Dialer, Reply};
 use crate::migrate::machine::Order;
 use crate::migrate::pace::Throttle;
 use crate::topology::TopologyHandle;
-
-const INDEX: &str = "{keyway}:plans";
-/// Fields of the index beside the plans' own: the plan which holds slots, and the highest token so far. No plan has such an id.
-const ACTIVE: &str = "active";
-const TOKEN: &str = "token";
 
 /// Lines of a plan's log that are kept.
 const LOG_LINES: usize = 10_000;
@@ -26,55 +25,6 @@ const ENDED_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const ORDERS_MAX: usize = 100;
 /// How long a new lease may wait for a replica to know it.
 const WAIT_MS: &str = "500";
-
-/// KEYS plan; ARGV plan, progress, expiry in ms.
-const DRAFT: &str = "redis.call('HSET',KEYS[1],'plan',ARGV[1],'progress',ARGV[2],'version','1') \
-    redis.call('PEXPIRE',KEYS[1],ARGV[3]) return 1";
-
-/// KEYS plan, lease, orders.
-const LOAD: &str = "local f=redis.call('HMGET',KEYS[1],'plan','progress','version') \
-    return {f[1] or '',f[2] or '',f[3] or '0',redis.call('GET',KEYS[2]) or '',redis.call('LLEN',KEYS[3])}";
-
-/// KEYS plan, lease; ARGV holder, lease in ms, token at least. A holder that asks again, because the reply was lost, gets what it has.
-const TAKE: &str = "if redis.call('EXISTS',KEYS[1])==0 then return {0,''} end \
-    local held=redis.call('GET',KEYS[2]) \
-    if held then local token=string.match(held,'^(%d+) ') \
-      if held==token..' '..ARGV[1] then redis.call('PEXPIRE',KEYS[2],ARGV[2]) return {1,token} end return {0,held} end \
-    local token=math.max(tonumber(redis.call('HGET',KEYS[1],'token') or '0'),tonumber(ARGV[3])-1)+1 \
-    redis.call('HSET',KEYS[1],'token',token) redis.call('PERSIST',KEYS[1]) \
-    redis.call('SET',KEYS[2],token..' '..ARGV[1],'NX','PX',ARGV[2]) \
-    return {1,tostring(token)}";
-
-/// KEYS plan, lease, log, orders; ARGV lease, lease in ms, version, progress, orders that were taken up, expiry in ms or 0, lines of log kept,
-/// lines. What was written already, because the reply was lost, counts as written now.
-const WRITE: &str = "if redis.call('GET',KEYS[2])~=ARGV[1] then return {0} end \
-    local version=tonumber(redis.call('HGET',KEYS[1],'version') or '0') \
-    if not(version==ARGV[3]+1 and redis.call('HGET',KEYS[1],'progress')==ARGV[4]) then \
-      if version~=tonumber(ARGV[3]) then return {0} end \
-      version=redis.call('HINCRBY',KEYS[1],'version',1) redis.call('HSET',KEYS[1],'progress',ARGV[4]) \
-      if tonumber(ARGV[5])>0 then redis.call('LTRIM',KEYS[4],ARGV[5],-1) end \
-      for i=8,#ARGV do redis.call('XADD',KEYS[3],'MAXLEN','~',ARGV[7],'*','line',ARGV[i]) end \
-      if ARGV[6]~='0' then for _,key in ipairs({KEYS[1],KEYS[3],KEYS[4]}) do redis.call('PEXPIRE',key,ARGV[6]) end \
-      else redis.call('PERSIST',KEYS[1]) end end \
-    redis.call('PEXPIRE',KEYS[2],ARGV[2]) \
-    local reply={1,version} for _,order in ipairs(redis.call('LRANGE',KEYS[4],0,-1)) do table.insert(reply,order) end \
-    return reply";
-
-/// KEYS lease; ARGV lease.
-const RELEASE: &str = "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end return 0";
-
-/// KEYS plan, orders; ARGV order, most.
-const ORDER: &str = "if redis.call('EXISTS',KEYS[1])==0 or redis.call('LLEN',KEYS[2])>=tonumber(ARGV[2]) then return 0 end \
-    return redis.call('RPUSH',KEYS[2],ARGV[1])";
-
-/// KEYS index; ARGV field, id, the id that may be replaced. Answers who has it.
-const CLAIM: &str = "local held=redis.call('HGET',KEYS[1],ARGV[1]) \
-    if held and held~=ARGV[2] and held~=ARGV[3] then return held end \
-    redis.call('HSET',KEYS[1],ARGV[1],ARGV[2]) return ARGV[2]";
-
-/// KEYS index; ARGV field, id.
-const UNCLAIM: &str =
-    "if redis.call('HGET',KEYS[1],ARGV[1])==ARGV[2] then return redis.call('HDEL',KEYS[1],ARGV[1]) end return 0";
 
 /// Why a record cannot be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +47,18 @@ pub enum NoRecord {
 pub enum Told {
     Order(Order),
     Throttle(Throttle),
+    /// Another version's, in that one's words: it is dropped, and said so.
+    #[serde(skip)]
+    Unknown(String),
+}
+
+impl Told {
+    /// Letters of an order that nobody understands that are shown.
+    const SHOWN: usize = 128;
+
+    fn read(text: &str) -> Told {
+        serde_json::from_str(text).unwrap_or_else(|_| Told::Unknown(text.escape_debug().take(Told::SHOWN).collect()))
+    }
 }
 
 /// A plan's keys.
@@ -136,11 +98,9 @@ pub enum Taken {
 /// What became of a write.
 #[derive(Clone, Debug)]
 pub enum Written {
-    Done {
-        version: u64,
-        orders: Vec<Told>,
-    },
-    /// Another holds the lease, or has written since.
+    /// The orders that wait, the oldest first.
+    Done(Vec<Told>),
+    /// Another holds the lease.
     Fenced,
 }
 
@@ -148,8 +108,10 @@ pub enum Written {
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     pub progress: &'a Progress,
-    /// How many of the orders that the last write brought were taken up.
-    pub taken_up: usize,
+    /// The one that this write makes: higher than that of every attempt before, whether it came through or not.
+    pub version: u64,
+    /// How many orders have been obeyed since the lease was taken: they wait no more.
+    pub obeyed: usize,
     pub lines: &'a [String],
 }
 
@@ -159,14 +121,6 @@ pub struct LogLine {
     /// `<ms since 1970>-<number>`, the stream's own.
     pub id: String,
     pub text: String,
-}
-
-/// The index of all plans.
-#[derive(Clone, Debug, Default)]
-pub struct Index {
-    pub places: Vec<Place>,
-    /// The plan that holds slots.
-    pub active: Option<String>,
 }
 
 /// See the module's head.
@@ -193,20 +147,6 @@ impl Store {
         Ok(place)
     }
 
-    pub async fn index(&mut self) -> Result<Index, NoRecord> {
-        let Reply::Array(fields) = self.call(INDEX, &["HGETALL", INDEX]).await? else { return Ok(Index::default()) };
-        let mut index = Index::default();
-        for pair in fields.chunks_exact(2) {
-            match (text(&pair[0]), text(&pair[1])) {
-                (name, id) if name == ACTIVE => index.active = Some(id),
-                (name, _) if name == TOKEN => {}
-                (id, tag) => index.places.push(Place { id, tag }),
-            }
-        }
-        index.places.sort_by(|one, other| one.id.cmp(&other.id));
-        Ok(index)
-    }
-
     /// The plan that a name means: its id or the beginning of it.
     pub async fn find(&mut self, name: &str) -> Result<Loaded, NoRecord> {
         let shown = || name.escape_debug().take(64).collect::<String>();
@@ -219,19 +159,36 @@ impl Store {
         }
     }
 
-    /// All plans, the latest first. What the index names and nobody knows any more is dropped from it.
+    /// All plans that can be read, the latest first. What the index names and nobody knows any more is dropped from it; of what cannot be
+    /// read just now the log tells.
     pub async fn all(&mut self) -> Result<Vec<Loaded>, NoRecord> {
         let mut all = Vec::new();
+        // Each would be waited for as long as the first.
+        let mut silent = BTreeSet::new();
         for place in self.index().await?.places {
-            match self.load(&place).await? {
-                Some(loaded) => all.push(loaded),
-                None => {
+            if silent.contains(&self.owner(&place)) {
+                continue;
+            }
+            match self.load(&place).await {
+                Ok(Some(loaded)) => all.push(loaded),
+                Ok(None) => {
                     self.call(INDEX, &["HDEL", INDEX, &place.id]).await?;
+                }
+                Err(error) => {
+                    tracing::warn!(plan = place.id, "{error}");
+                    if matches!(error, NoRecord::Unreachable(_)) {
+                        silent.insert(self.owner(&place));
+                    }
                 }
             }
         }
         all.sort_by_key(|loaded| std::cmp::Reverse(loaded.plan.drafted_ms));
         Ok(all)
+    }
+
+    /// Where a plan's record lies now.
+    pub fn owner(&self, place: &Place) -> Option<Addr> {
+        self.keyed.owner(Slot::of(place.key("plan").as_bytes()))
     }
 
     pub async fn load(&mut self, place: &Place) -> Result<Option<Loaded>, NoRecord> {
@@ -253,11 +210,6 @@ impl Store {
             lease: Some(text(lease)).filter(|lease| !lease.is_empty()),
             orders: text(orders).parse().unwrap_or(0),
         }))
-    }
-
-    /// Says that a token was met: those to come are higher.
-    pub async fn met_token(&mut self, token: u64) -> Result<(), NoRecord> {
-        self.call(INDEX, &["HSET", INDEX, TOKEN, &token.to_string()]).await.map(drop)
     }
 
     /// Asks for the right to drive a plan. Its token is higher than that of every driver before, of any plan.
@@ -284,15 +236,16 @@ impl Store {
     }
 
     /// Writes progress and log, and renews the lease.
-    pub async fn write(&mut self, place: &Place, lease: &mut Lease, version: u64, entry: Entry<'_>) -> Result<Written, NoRecord> {
+    pub async fn write(&mut self, place: &Place, lease: &mut Lease, entry: Entry<'_>) -> Result<Written, NoRecord> {
         let keys = ["plan", "lease", "log", "orders"].map(|kind| place.key(kind));
         let expiry = if entry.progress.standing.state.is_at_rest() { ENDED_KEPT.as_millis() } else { 0 };
         let mut arguments = vec![
             lease.text(),
             self.lease_ms(),
-            version.to_string(),
+            entry.version.to_string(),
             json(entry.progress),
-            entry.taken_up.to_string(),
+            entry.obeyed.to_string(),
+            lease.lines.to_string(),
             expiry.to_string(),
             LOG_LINES.to_string(),
         ];
@@ -300,17 +253,21 @@ impl Store {
         let asked = Instant::now();
         let reply = self.eval(WRITE, &keys, &arguments).await?;
         let Reply::Array(fields) = &reply else { return Err(self.unexpected(place, &reply)) };
-        match &fields[..] {
-            [Reply::Integer(1), Reply::Integer(version), orders @ ..] => {
-                lease.renewed(asked, self.timing);
-                let read = |order: &Reply| {
-                    serde_json::from_str(&text(order))
-                        .map_err(|error| NoRecord::Damaged { id: place.id.clone(), found: format!("an order: {error}") })
-                };
-                Ok(Written::Done { version: *version as u64, orders: orders.iter().map(read).collect::<Result<_, _>>()? })
-            }
-            _ => Ok(Written::Fenced),
+        let [Reply::Integer(1), orders @ ..] = &fields[..] else { return Ok(Written::Fenced) };
+        lease.renewed(asked, self.timing);
+        lease.lines += entry.lines.len();
+        Ok(Written::Done(orders.iter().map(|order| Told::read(&text(order))).collect()))
+    }
+
+    /// Keeps a plan for longer without a word. Whether it is still the lease's.
+    pub async fn renew(&mut self, place: &Place, lease: &mut Lease) -> Result<bool, NoRecord> {
+        let asked = Instant::now();
+        let reply = self.eval(RENEW, &[place.key("lease")], &[lease.text(), self.lease_ms()]).await?;
+        let is_ours = reply == Reply::Integer(1);
+        if is_ours {
+            lease.renewed(asked, self.timing);
         }
+        Ok(is_ours)
     }
 
     /// Lets go of a plan.
@@ -325,25 +282,6 @@ impl Store {
             Reply::Integer(0) => Err(NoRecord::TooManyOrders(ORDERS_MAX)),
             _ => Ok(()),
         }
-    }
-
-    /// Says that this plan holds slots, unless another does: then that one's id. `over` names one that does no more.
-    pub async fn claim(&mut self, id: &str, over: &str) -> Result<Option<String>, NoRecord> {
-        let holder = text(&self.eval(CLAIM, &[INDEX], &[ACTIVE, id, over]).await?);
-        Ok(Some(holder).filter(|holder| holder != id))
-    }
-
-    /// Whether slots may be open because of a plan; one that is gone has none.
-    pub async fn holds_slots(&mut self, id: &str) -> Result<bool, NoRecord> {
-        match self.find(id).await {
-            Ok(loaded) => Ok(loaded.progress.standing.state.holds_slots()),
-            Err(NoRecord::Unknown(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub async fn unclaim(&mut self, id: &str) -> Result<(), NoRecord> {
-        self.eval(UNCLAIM, &[INDEX], &[ACTIVE, id]).await.map(drop)
     }
 
     /// The latest lines of a plan's log, the oldest first.
@@ -380,7 +318,12 @@ impl Store {
         NoRecord::Damaged { id: place.id.clone(), found: format!("{found:?}") }
     }
 
-    async fn eval(&mut self, script: &str, keys: &[impl AsRef<str>], arguments: &[impl AsRef<str>]) -> Result<Reply, NoRecord> {
+    pub(super) async fn eval(
+        &mut self,
+        script: &str,
+        keys: &[impl AsRef<str>],
+        arguments: &[impl AsRef<str>],
+    ) -> Result<Reply, NoRecord> {
         let count = keys.len().to_string();
         let keys_and_arguments = keys.iter().map(AsRef::as_ref).chain(arguments.iter().map(AsRef::as_ref));
         let words: Vec<&str> = ["EVAL", script, &count].into_iter().chain(keys_and_arguments).collect();
@@ -388,7 +331,7 @@ impl Store {
         self.call(key, &words).await
     }
 
-    async fn call(&mut self, key: &str, words: &[&str]) -> Result<Reply, NoRecord> {
+    pub(super) async fn call(&mut self, key: &str, words: &[&str]) -> Result<Reply, NoRecord> {
         match self.keyed.call(key, words).await {
             Ok(Reply::Error(error)) => Err(NoRecord::Unreachable(format!("expected {} to succeed, found '{error}'", words[0]))),
             Ok(reply) => Ok(reply),
@@ -402,7 +345,7 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain data")
 }
 
-fn text(reply: &Reply) -> String {
+pub(super) fn text(reply: &Reply) -> String {
     match reply {
         Reply::BulkString(text) | Reply::SimpleString(text) => String::from_utf8_lossy(text).into_owned(),
         Reply::Integer(number) => number.to_string(),

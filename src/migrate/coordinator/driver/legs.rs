@@ -1,27 +1,43 @@
 //! Moving: which leg comes next, and one leg from its begin to its end.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, sleep};
 
-use super::looks::from_and_to;
 use super::{Driver, LetGo, Parts, TICK};
 use crate::cluster::Slot;
 use crate::migrate::SlotSet;
+use crate::migrate::closing::{Direction, open_slots};
 use crate::migrate::coordinator::tally::Tally;
 use crate::migrate::execute::{self, Executor, Fence, Halt, Leg, Limits, Orders};
 use crate::migrate::machine::{Fact, State};
 use crate::migrate::plan::BatchKind;
 use crate::migrate::record::{PlanBatch, Told};
 use crate::migrate::recovery::Trouble;
-use crate::migrate::survey::glance;
+use crate::migrate::survey::survey;
 
-/// Which way slots go.
+/// How long it may be unknown whether slots stand open, while nothing changes about why.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at it.
+const CLOSE_LOOK: Duration = Duration::from_secs(1);
+
+/// What a leg is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Forward,
-    Back,
+enum Purpose {
+    Move(Direction),
+    /// A slot that stands open is brought to its end, whatever the gates and operators say: there is nothing else to be done with it.
+    Finish(Direction),
+}
+
+impl Purpose {
+    fn direction(self) -> Direction {
+        match self {
+            Purpose::Move(direction) | Purpose::Finish(direction) => direction,
+        }
+    }
 }
 
 impl Driver {
@@ -35,7 +51,7 @@ impl Driver {
 
     /// The next batch, or the next state when there is none.
     pub(super) async fn move_on(&mut self) -> Result<(), LetGo> {
-        if !self.may_move().await? {
+        if !self.may_move().await? || !self.keep_masters(Direction::Forward).await? {
             return Ok(());
         }
         let done = &self.progress.done;
@@ -51,15 +67,15 @@ impl Driver {
         }
         let slots: Vec<Slot> = batch.slots.iter().filter(|slot| !self.progress.done.contains(*slot)).collect();
         let leg = self.leg(&batch, slots.clone(), Direction::Forward);
-        if self.carry_out(leg, Direction::Forward).await? {
+        if self.carry_out(leg, Purpose::Move(Direction::Forward)).await? {
             self.converge(&slots.into_iter().collect(), &batch.target).await?;
         }
         Ok(())
     }
 
     pub(super) async fn move_back(&mut self) -> Result<(), LetGo> {
-        // What is half way goes to its end first: it cannot be turned round in the middle.
-        if !self.may_move().await? || !self.finish_open().await? {
+        // What is half way goes to its end first, whatever the gates say: it cannot be turned round in the middle.
+        if !self.finish_open().await? || !self.may_move().await? || !self.keep_masters(Direction::Back).await? {
             return Ok(());
         }
         let done = &self.progress.done;
@@ -76,7 +92,7 @@ impl Driver {
         let mut slots: Vec<Slot> = batch.slots.iter().filter(|slot| self.progress.done.contains(*slot)).collect();
         slots.reverse();
         let leg = self.leg(&batch, slots.clone(), Direction::Back);
-        if self.carry_out(leg, Direction::Back).await? {
+        if self.carry_out(leg, Purpose::Move(Direction::Back)).await? {
             self.converge(&slots.into_iter().collect(), &batch.source).await?;
         }
         Ok(())
@@ -94,26 +110,50 @@ impl Driver {
 
     /// Finishes the slots that stand open, each in its own direction. Answers whether all is closed.
     async fn finish_open(&mut self) -> Result<bool, LetGo> {
-        let Some(map) = self.parts.topology.current() else { return Ok(false) };
-        let inventory = glance(&self.parts.dialer, &map).await;
-        let mut open = SlotSet::new();
-        let mut back = SlotSet::new();
-        for mark in inventory.open_slots().iter().map(from_and_to).filter(|(slot, ..)| self.plan.batch_of(*slot).is_some()) {
-            open.insert(mark.0);
-            if !self.goes_forward(&mark) {
-                back.insert(mark.0);
-            }
+        if self.closed {
+            return Ok(true);
         }
-        for slot in open.iter() {
+        let Some(open) = self.look_for_open().await? else { return Ok(false) };
+        for (slot, direction) in open {
             let Some(batch) = self.plan.batch_of(slot).cloned() else { continue };
-            let direction = if back.contains(slot) { Direction::Back } else { Direction::Forward };
             let leg = Leg { mode: execute::Mode::Classic, ..self.leg(&batch, vec![slot], direction) };
             self.say(format!("slot {slot} stands open: it is finished"));
-            if !self.carry_out(leg, direction).await? {
+            if !self.carry_out(leg, Purpose::Finish(direction)).await? {
                 return Ok(false);
             }
         }
+        self.progress.open = SlotSet::new();
+        // An atomic job may have come to its end meanwhile.
+        self.reconcile().await?;
+        self.closed = true;
         Ok(true)
+    }
+
+    /// The slots that stand open. None: it cannot be known.
+    async fn look_for_open(&mut self) -> Result<Option<BTreeMap<Slot, Direction>>, LetGo> {
+        let mut last = String::new();
+        let mut until = Instant::now() + CLOSE_PATIENCE;
+        loop {
+            self.check_lease()?;
+            let found = match self.parts.topology.current() {
+                Some(map) => open_slots(&survey(&self.parts.dialer, &map).await, &self.plan, &self.progress.open),
+                None => Err("there is no slot map".to_owned()),
+            };
+            let why = match found {
+                Ok(open) => return Ok(Some(open)),
+                Err(why) => why,
+            };
+            if why != last {
+                self.say(format!("waiting: {why}"));
+                (last, until) = (why, Instant::now() + CLOSE_PATIENCE);
+            } else if Instant::now() > until {
+                self.found(Fact::Hindered(format!("it is not known whether slots stand open: {why}; then PROXY MIGRATE RESUME")));
+                self.write().await;
+                return Ok(None);
+            }
+            self.note().await;
+            sleep(CLOSE_LOOK).await;
+        }
     }
 
     /// Waits until the gates have been looked at, and stops when one is closed.
@@ -122,7 +162,7 @@ impl Driver {
             self.check_lease()?;
             let seen = self.sentry.seen.borrow_and_update().clone();
             self.progress.gates = seen.gates.clone();
-            if let Some(why) = seen.closed() {
+            if let Some(why) = seen.closed(self.progress.standing.way) {
                 self.found(Fact::Hindered(why));
                 self.write().await;
                 return Ok(false);
@@ -137,12 +177,14 @@ impl Driver {
     }
 
     /// Runs one leg. Answers whether all of it has moved.
-    async fn carry_out(&mut self, leg: Leg, direction: Direction) -> Result<bool, LetGo> {
+    async fn carry_out(&mut self, leg: Leg, purpose: Purpose) -> Result<bool, LetGo> {
         let slots: SlotSet = leg.slots.iter().copied().collect();
-        let begun = Instant::now();
-        let resumed = self.progress.open.clone();
-        self.progress.open = slots.clone();
-        self.sentry.open.send_replace(slots.clone());
+        let (direction, begun) = (purpose.direction(), Instant::now());
+        let is_finish = matches!(purpose, Purpose::Finish(_));
+        // That a slot is open is known from its marks or its keys as well.
+        let resumed = if is_finish { slots.clone() } else { self.progress.open.clone() };
+        self.progress.open.extend(slots.iter());
+        self.sentry.open.send_replace(self.progress.open.clone());
         // From here on keys of these slots at the target are the plan's own: that must be known before the first moves.
         self.write().await;
         self.check_lease()?;
@@ -162,12 +204,13 @@ impl Driver {
                 tokio::select! {
                     outcome = &mut running => break outcome,
                     told = self.keeper.orders.recv() => match told {
-                        Some(Told::Order(order)) => {
-                            self.say(format!("ordered {}: the open slot is being finished", order.word()));
-                            self.waiting.push(order);
-                            stop.send_replace(true);
+                        Some(told) => {
+                            let is_order = matches!(told, Told::Order(_));
+                            self.put_off(told).await?;
+                            if is_order && !is_finish {
+                                stop.send_replace(true);
+                            }
                         }
-                        Some(throttle) => self.obey(throttle),
                         None => return Err(LetGo),
                     },
                     _ = ticks.tick() => {
@@ -176,7 +219,7 @@ impl Driver {
                         counted = Instant::now();
                         self.count(&tally, direction);
                         self.look_at_gates();
-                        if self.sentry.seen.borrow().closed().is_some() {
+                        if !is_finish && self.closed_gate().is_some() {
                             stop.send_replace(true);
                         }
                         self.note().await;
@@ -188,16 +231,18 @@ impl Driver {
         self.executor = executor;
         self.count(&tally, direction);
         if outcome.is_ok() || outcome == Err(Halt::Stopped) {
-            self.progress.open = SlotSet::new();
-            self.sentry.open.send_replace(SlotSet::new());
+            slots.iter().for_each(|slot| self.progress.open.remove(slot));
+        } else {
+            self.closed = false;
         }
+        self.sentry.open.send_replace(self.progress.open.clone());
         let fact = match outcome {
             Ok(done) => {
                 let way = if direction == Direction::Forward { "moved" } else { "moved back" };
                 self.say(format!("{way} {} slots, {} keys in {:.1?}: {slots}", done.slots, done.keys, begun.elapsed()));
                 return Ok(true);
             }
-            Err(Halt::Stopped) => match self.sentry.seen.borrow().closed() {
+            Err(Halt::Stopped) => match self.closed_gate() {
                 Some(why) => Fact::Hindered(why),
                 None => return Ok(false),
             },

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{Driver, LetGo, TICK, wall_ms};
-use crate::cluster::{OpenMark, Slot};
+use crate::cluster::Slot;
 use crate::migrate::SlotSet;
+use crate::migrate::closing::from_and_to;
 use crate::migrate::execute::Shard;
-use crate::migrate::inventory::Open;
-use crate::migrate::machine::{Fact, Way};
+use crate::migrate::machine::Fact;
 use crate::migrate::preflight::Severity;
 use crate::migrate::survey::{glance, survey};
 use crate::migrate::verify::verify;
@@ -43,7 +43,7 @@ impl Driver {
             under_way.extend(
                 inventory.open_slots().iter().map(from_and_to).filter(|mark| self.goes_forward(mark)).map(|(slot, ..)| slot),
             );
-            let goes_back = self.progress.standing.way == Way::Back;
+            let goes_back = self.progress.standing.way.is_back();
             let mut done = SlotSet::new();
             for batch in &self.plan.batches {
                 let target = self.members(&batch.target);
@@ -151,18 +151,7 @@ impl Driver {
             }
             Some(why) => self.found(Fact::Hindered(format!("the verification failed: {why}; then PROXY MIGRATE RESUME"))),
         }
-        if !self.progress.standing.state.holds_slots() {
-            self.let_others_move().await;
-        }
         self.write().await;
         Ok(())
-    }
-}
-
-/// The slot that a mark stands for, and the nodes that it goes from and to.
-pub(super) fn from_and_to(open: &Open) -> (Slot, Arc<str>, Arc<str>) {
-    match &open.mark {
-        OpenMark::Migrating { slot, to } => (*slot, open.holder.clone(), to.clone()),
-        OpenMark::Importing { slot, from } => (*slot, from.clone(), open.holder.clone()),
     }
 }

@@ -2,17 +2,19 @@
 
 mod legs;
 mod looks;
+mod masters;
+mod orders;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{broadcast, watch};
-use tokio::time::sleep;
 
 use super::Parts;
 use super::sentry::Sentry;
+use crate::migrate::closing::Direction;
 use crate::migrate::execute::{Executor, Limits};
-use crate::migrate::machine::{Fact, Order, Standing, State, Work};
+use crate::migrate::machine::{Fact, Standing, State, Work};
 use crate::migrate::pace::Throttle;
 use crate::migrate::record::{Keeper, Lease, Loaded, Place, Plan, Progress, Store, Told};
 
@@ -20,7 +22,7 @@ use crate::migrate::record::{Keeper, Lease, Loaded, Place, Plan, Progress, Store
 const TICK: Duration = Duration::from_millis(200);
 /// Slots that stay uncovered for so long are not coming back by themselves.
 const UNCOVERED: Duration = Duration::from_secs(60);
-/// Finished plans look once more whether an order came with their last words.
+/// Lines for the log that wait; more are told to whoever listens, and forgotten.
 const LINES_MAX: usize = 1000;
 
 /// Why driving ends before the plan is at rest: another instance may go on.
@@ -40,8 +42,18 @@ pub(super) struct Driver {
     noted: Progress,
     /// For the log.
     lines: Vec<String>,
-    /// Orders that came while slots moved.
-    waiting: Vec<Order>,
+    /// What operators told while slots moved, in their order.
+    waiting: Vec<Told>,
+    /// How many orders were obeyed and not yet written down as such.
+    obeyed: usize,
+    /// Nothing stands open that is not the leg under way: it was looked for.
+    closed: bool,
+    /// It may be the plan that holds slots, in the eyes of others.
+    claims: bool,
+    /// The way for which masters were told to stay masters.
+    kept: Option<Direction>,
+    /// It was to go back because slots are uncovered, and another plan holds slots.
+    stays: bool,
 }
 
 impl Driver {
@@ -66,6 +78,11 @@ impl Driver {
             noted,
             lines: Vec::new(),
             waiting: Vec::new(),
+            obeyed: 0,
+            closed: false,
+            claims: true,
+            kept: None,
+            stays: false,
         }
     }
 
@@ -78,23 +95,25 @@ impl Driver {
             tracing::warn!(plan = self.place.id, "the plan is let go: {}", self.keeper.lost().unwrap_or_default());
             return;
         }
-        self.restore().await;
         self.write().await;
     }
 
     async fn drive(&mut self) -> Result<(), LetGo> {
+        // Behind it stands in `orders` what operators have told whoever drove the plan before.
+        self.write().await;
+        self.take_orders().await?;
         if self.progress.standing.work() != Work::Rest {
             self.reconcile().await?;
         }
         loop {
-            self.take_orders();
+            self.take_orders().await?;
             self.check_lease()?;
             self.progress.gates = self.sentry.seen.borrow().gates.clone();
             match self.progress.standing.work() {
                 Work::Rest => {
                     self.write().await;
                     // An order may have come with the last write.
-                    self.take_orders();
+                    self.take_orders().await?;
                     if self.progress.standing.work() == Work::Rest {
                         return Ok(());
                     }
@@ -127,19 +146,26 @@ impl Driver {
         let _ = self.events.send(format!("{} {text}", self.place.id).into());
     }
 
+    /// Writes now. Whoever reads that the plan is at rest, or only observes, finds it so: others may move slots.
     async fn write(&mut self) {
+        if self.progress.standing.work() == Work::Rest {
+            self.restore().await;
+        }
+        if self.claims && !self.progress.standing.state.holds_slots() {
+            self.let_others_move().await;
+        }
         let lines = std::mem::take(&mut self.lines);
-        self.keeper.write(&self.progress, lines).await;
+        self.keeper.write(&self.progress, lines, std::mem::take(&mut self.obeyed)).await;
         self.noted = self.progress.clone();
     }
 
     /// Writes soon, if there is anything to write: a plan is observed for days.
     async fn note(&mut self) {
-        if self.lines.is_empty() && self.noted == self.progress {
+        if self.lines.is_empty() && self.obeyed == 0 && self.noted == self.progress {
             return;
         }
         let lines = std::mem::take(&mut self.lines);
-        self.keeper.note(&self.progress, lines).await;
+        self.keeper.note(&self.progress, lines, std::mem::take(&mut self.obeyed)).await;
         self.noted = self.progress.clone();
     }
 
@@ -157,74 +183,63 @@ impl Driver {
         self.stand(self.progress.standing.found(fact));
     }
 
-    fn obey(&mut self, told: Told) {
-        match told {
-            Told::Throttle(throttle) => {
-                self.progress.throttle = throttle;
-                self.throttle.send_replace(throttle);
-                self.say(format!("throttle {throttle}"));
-            }
-            Told::Order(order) => match self.progress.standing.ordered(order) {
-                Ok(standing) => {
-                    self.say(format!("ordered {}", order.word()));
-                    self.stand(standing);
-                }
-                Err(refusal) => self.say(format!("refused {}: {refusal}", order.word())),
-            },
-        }
-    }
-
-    fn take_orders(&mut self) {
-        for order in std::mem::take(&mut self.waiting) {
-            self.obey(Told::Order(order));
-        }
-        while let Ok(told) = self.keeper.orders.try_recv() {
-            self.obey(told);
-        }
-    }
-
     /// Waits for an order, and shows the gates meanwhile.
     async fn wait(&mut self) -> Result<(), LetGo> {
         self.write().await;
-        loop {
-            tokio::select! {
-                told = self.keeper.orders.recv() => {
-                    let was = self.progress.standing.state;
-                    told.into_iter().for_each(|told| self.obey(told));
-                    if self.progress.standing.state != was {
-                        // What happened to the slots meanwhile nobody has written down.
-                        return self.reconcile().await;
-                    }
-                }
-                () = sleep(TICK) => {}
-            }
+        while self.progress.standing.work() == Work::Wait {
+            self.listen().await?;
             self.check_lease()?;
             self.look_at_gates();
-            if self.progress.standing.work() != Work::Wait {
-                return Ok(());
-            }
+            self.answer_uncovered().await?;
             self.note().await;
         }
+        Ok(())
     }
 
-    /// Takes the gates into the progress, and what follows when slots stay uncovered.
     fn look_at_gates(&mut self) {
-        let seen = self.sentry.seen.borrow().clone();
-        self.progress.gates = seen.gates.clone();
-        if self.parts.rollback_uncovered && seen.uncovered.is_some_and(|since| since.elapsed() >= UNCOVERED) {
-            self.found(Fact::Uncovered(format!("slots have been uncovered for {UNCOVERED:?}: what has moved goes back")));
+        self.progress.gates = self.sentry.seen.borrow().gates.clone();
+    }
+
+    /// Why nothing may move now.
+    fn closed_gate(&self) -> Option<String> {
+        self.sentry.seen.borrow().closed(self.progress.standing.way)
+    }
+
+    /// What follows when slots stay uncovered: a closer look, and if that does not find them either, what has moved goes back.
+    async fn answer_uncovered(&mut self) -> Result<(), LetGo> {
+        let since = self.sentry.seen.borrow().uncovered;
+        if !self.parts.rollback_uncovered || self.stays || since.is_none_or(|since| since.elapsed() < UNCOVERED) {
+            return Ok(());
         }
+        let why = format!("slots have been uncovered for {UNCOVERED:?}: what has moved goes back");
+        if self.progress.standing.found(Fact::Uncovered(why.clone())) == self.progress.standing {
+            return Ok(());
+        }
+        self.reconcile().await?;
+        if self.sentry.seen.borrow().uncovered.is_none() {
+            return Ok(());
+        }
+        let next = self.progress.standing.found(Fact::Uncovered(why));
+        match self.speaks_against(&next).await? {
+            None => self.stand(next),
+            Some(why) => {
+                self.stays = true;
+                self.say(format!("slots stay uncovered, but nothing goes back: {why}"));
+            }
+        }
+        Ok(())
     }
 
     /// The gates stay armed; nothing moves.
     async fn observe(&mut self) -> Result<(), LetGo> {
-        self.note().await;
-        tokio::select! {
-            told = self.keeper.orders.recv() => told.into_iter().for_each(|told| self.obey(told)),
-            () = sleep(TICK) => {}
+        if self.claims {
+            self.let_others_move().await;
         }
+        self.note().await;
+        self.listen().await?;
         self.look_at_gates();
-        let why = self.sentry.seen.borrow().closed();
+        self.answer_uncovered().await?;
+        let why = self.closed_gate();
         let standing = Standing { reason: why.unwrap_or_default(), ..self.progress.standing.clone() };
         if self.progress.standing.state == State::Observing {
             self.stand(standing);
@@ -238,18 +253,9 @@ impl Driver {
 
     /// Another plan may move slots from here on.
     async fn let_others_move(&mut self) {
-        if let Err(error) = self.parts.store().unclaim(&self.place.id).await {
-            tracing::warn!(plan = self.place.id, "{error}");
-        }
-    }
-
-    /// Puts back what the plan had changed about nodes, and lets others move.
-    async fn restore(&mut self) {
-        self.let_others_move().await;
-        for id in std::mem::take(&mut self.progress.kept_masters) {
-            if let Err(error) = super::settings::set_replica_migration(&self.parts, &id, "yes").await {
-                self.say(format!("cluster-allow-replica-migration could not be set back to yes: {error}"));
-            }
+        match self.parts.store().unclaim(&self.place.id).await {
+            Ok(()) => self.claims = false,
+            Err(error) => tracing::warn!(plan = self.place.id, "{error}"),
         }
     }
 }
