@@ -22,6 +22,7 @@ mod ids;
 mod info;
 mod intake;
 mod lane;
+mod load;
 mod local;
 mod lost;
 mod merge;
@@ -48,18 +49,14 @@ mod settings;
 mod since;
 mod split;
 mod table;
+mod timers;
 mod tracking;
 
 mod transaction;
 mod unknown;
 mod users;
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    io::IoSlice,
-    sync::Arc,
-};
+use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -84,6 +81,7 @@ use self::{
     retry::Budget,
     session::{Ending, Session},
     table::Table,
+    timers::{Timer, TimerQueue},
     tracking::Trackers,
     transaction::Checked,
     unknown::Learned,
@@ -94,6 +92,7 @@ pub use self::{
     face::Face,
     ids::{ClientId, LaneId, Micros},
     info::ProxyFacts,
+    load::Load,
     operators::{ProxyAnswer, ProxyCall},
     orders::{Order, OrderToken, Outcome},
     pubsub::Registry,
@@ -135,13 +134,6 @@ pub enum RefreshCause {
     LaneLost,
     /// Whether the default user needs a password may have changed.
     DefaultUser,
-}
-
-/// Look at this client's waiting requests at this moment.
-#[derive(Debug, PartialEq, Eq)]
-struct Timer {
-    at: Micros,
-    client: u32,
 }
 
 /// How often idle clients, silent lanes and spare buffers are looked at.
@@ -203,24 +195,6 @@ pub struct Engine {
     whole: Option<Bytes>,
     /// The frame that is being admitted was written inline.
     inline: bool,
-}
-
-#[derive(Default)]
-struct TimerQueue(BinaryHeap<Reverse<(Micros, u32)>>);
-
-impl TimerQueue {
-    fn push(&mut self, timer: Timer) {
-        self.0.push(Reverse((timer.at, timer.client)));
-    }
-
-    fn next(&self) -> Option<Micros> {
-        self.0.peek().map(|Reverse((at, _))| *at)
-    }
-
-    fn pop_due(&mut self, now: Micros) -> Option<u32> {
-        let due = self.next().is_some_and(|at| at <= now);
-        due.then(|| self.0.pop()).flatten().map(|Reverse((_, client))| client)
-    }
 }
 
 impl Engine {
@@ -599,54 +573,4 @@ impl Engine {
             }
         }
     }
-
-    /// What is alive, for tests and statistics: clients, lanes, owed replies, waiting requests, bytes held.
-    pub fn load(&self) -> Load {
-        Load {
-            clients: self.clients.len(),
-            lanes: self.lanes.len(),
-            owed: self.clients.iter().map(|(_, session)| session.owed()).sum(),
-            waiting: self.retries.len(),
-            merges: self.merges.len(),
-            output_bytes: self
-                .clients
-                .iter()
-                .filter_map(|(_, session)| session.active.as_ref())
-                .map(|active| active.output_held())
-                .sum(),
-            input_bytes: self
-                .clients
-                .iter()
-                .filter_map(|(_, session)| session.active.as_ref())
-                .map(|active| active.input.len())
-                .sum(),
-            lane_bytes: self.lanes.iter().map(|(_, lane)| lane.pipe.held()).sum(),
-        }
-    }
-}
-
-impl std::ops::AddAssign for Load {
-    fn add_assign(&mut self, other: Load) {
-        self.clients += other.clients;
-        self.lanes += other.lanes;
-        self.owed += other.owed;
-        self.waiting += other.waiting;
-        self.merges += other.merges;
-        self.output_bytes += other.output_bytes;
-        self.input_bytes += other.input_bytes;
-        self.lane_bytes += other.lane_bytes;
-    }
-}
-
-/// See [`Engine::load`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    pub clients: usize,
-    pub lanes: usize,
-    pub owed: usize,
-    pub waiting: usize,
-    pub merges: usize,
-    pub output_bytes: usize,
-    pub input_bytes: usize,
-    pub lane_bytes: usize,
 }

@@ -22,7 +22,7 @@ script-twice    refused.rs   s/retry.wrapped \|= script;//
 redirect-leak   retry.rs     s/b"TRYAGAIN" if asked.slot.is_some\(\) => Verdict::TryAgain/b"TRYAGAIN" if false => Verdict::TryAgain/
 readonly-leak   retry.rs     s/b"LOADING" => Verdict::Hold\(Held::Loading\)/b"LOADING" => Verdict::Deliver/
 unit-lead       answer.rs    s/lane.lead_seen = 0;//
-protocol-change identity.rs  s/if logs_in \|\| proto.is_some_and\(\|proto\| proto != [^\)]*\) \{/if logs_in {/
+protocol-change identity/hello.rs  s/if logs_in \|\| proto.is_some_and\(\|proto\| proto != [^\)]*\) \{/if logs_in {/
 gone-client     answer.rs    s/if session.ending != Ending::No \{\n\s*touched.push\(client\);/if false {\n touched.push(client);/
 barrier         forward.rs   s/if self.clients\[index as usize\].owed\(\) > 0 && self.captured.is_none\(\) \{ Err\(Pause::Barrier\) \}/if false { Err(Pause::Barrier) }/
 mget-places     merge.rs     s/places\[\*key as usize\] = Span \{ start: start as u32/let at = found; places[at] = Span { start: start as u32/
