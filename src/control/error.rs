@@ -29,13 +29,15 @@ pub enum Fault {
     Io(io::Error),
     #[error("expected RESP2, found {0:?}")]
     Protocol(String),
+    #[error("expected a connection that can be named and found, found '{0}'")]
+    Refused(String),
 }
 
 impl ControlError {
     /// Whether the node may have carried the question out all the same: it was on its way.
     pub fn outcome_unknown(&self) -> bool {
         match self.fault {
-            Fault::Dial(_) | Fault::DialTimeout(_) | Fault::Auth(_) => false,
+            Fault::Dial(_) | Fault::DialTimeout(_) | Fault::Auth(_) | Fault::Refused(_) => false,
             Fault::Timeout(_) | Fault::Closed | Fault::Io(_) | Fault::Protocol(_) => true,
         }
     }

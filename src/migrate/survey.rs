@@ -105,7 +105,7 @@ async fn ask(dialer: &Dialer, addr: &Addr, depth: Depth) -> Result<Told, String>
 }
 
 /// What a migration does on nodes, in forms that do nothing: whoever may not give them at all is told so first.
-const RIGHTS: [(&str, &[&str]); 7] = [
+const RIGHTS: [(&str, &[&str]); 9] = [
     ("cluster|setslot", &["CLUSTER", "SETSLOT", "16384", "STABLE"]),
     ("cluster|getkeysinslot", &["CLUSTER", "GETKEYSINSLOT", "0", "0"]),
     ("migrate", &["MIGRATE", "127.0.0.1", "1", "{keyway}probe", "x", "1"]),
@@ -113,6 +113,8 @@ const RIGHTS: [(&str, &[&str]); 7] = [
     ("eval", &["EVAL", "return 1", "1", "{keyway}probe"]),
     // No client lives to have this number. 6.2 takes 0 for "whichever", and kills them all.
     ("client|kill", &["CLIENT", "KILL", "ID", "9223372036854775807"]),
+    ("client|setname", &["CLIENT", "SETNAME", ""]),
+    ("client|list", &["CLIENT", "LIST", "TYPE", "pubsub"]),
     ("wait", &["WAIT", "0", "0"]),
 ];
 

@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::fence::Fence;
 use super::halt::Halt;
 use super::look::owner_in;
 use super::nodes::{Nodes, text};
 use crate::cluster::{Addr, NodesView, Slot};
-use crate::control::{Connection, ControlError, Reply};
+use crate::control::{Connection, ControlError, Dialer, Reply};
+
+/// What each node said, or why it did not.
+type Answers = Vec<(Arc<str>, Result<Vec<Reply>, ControlError>)>;
 
 /// What another master thinks of the slot.
 pub(super) enum Opinion {
@@ -24,7 +28,7 @@ impl Nodes {
     pub async fn opinions(&mut self, slots: &[Slot], owner: &Arc<str>) -> Result<Vec<(Arc<str>, Opinion)>, Halt> {
         let others = self.other_masters().await?;
         let question = vec![vec!["CLUSTER".to_owned(), "NODES".to_owned()]];
-        let answers = self.ask_others(others, question).await;
+        let answers = self.ask_others(others, question).await?;
         let opinion = |answer: Result<Vec<Reply>, ControlError>| match answer {
             Err(error) => Opinion::Silent(error.to_string()),
             Ok(replies) => match replies.first() {
@@ -43,7 +47,7 @@ impl Nodes {
         let mut others = self.other_masters().await?;
         others.retain(|(id, _)| to.is_none_or(|to| to.contains(id)));
         let command = |slot: &Slot| ["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", owner].map(str::to_owned).to_vec();
-        let told = self.ask_others(others, slots.iter().map(command).collect()).await;
+        let told = self.ask_others(others, slots.iter().map(command).collect()).await?;
         let refused = |answer: &Result<Vec<Reply>, ControlError>| {
             answer.as_ref().map_or(true, |replies| replies.iter().any(|reply| matches!(reply, Reply::Error(_))))
         };
@@ -57,12 +61,9 @@ impl Nodes {
         Ok(masters.map(|node| (node.id.clone(), node.addr.clone())).collect())
     }
 
-    /// The same commands to several nodes at once, each over the connection it has.
-    async fn ask_others(
-        &mut self,
-        others: Vec<(Arc<str>, Addr)>,
-        commands: Vec<Vec<String>>,
-    ) -> Vec<(Arc<str>, Result<Vec<Reply>, ControlError>)> {
+    /// The same commands to several nodes at once, each over the connection it has. A new one is this driver's first.
+    async fn ask_others(&mut self, others: Vec<(Arc<str>, Addr)>, commands: Vec<Vec<String>>) -> Result<Answers, Halt> {
+        self.fence()?.check()?;
         let mut questions = crate::control::Pipeline::new();
         for command in &commands {
             questions.push(command);
@@ -71,25 +72,27 @@ impl Nodes {
         let mut asking = JoinSet::new();
         for (id, addr) in others {
             let kept = self.others.remove(&id).filter(Connection::is_settled);
-            let (dialer, questions) = (self.dialer.clone(), questions.clone());
+            let (dialer, questions, fence) = (self.dialer.clone(), questions.clone(), self.fence()?.clone());
             asking.spawn(async move {
                 let connection = match kept {
-                    Some(connection) => Ok(connection),
-                    None => dialer.dial(&addr).await,
+                    Some(connection) => Ok(Some(connection)),
+                    None => admitted(&dialer, &addr, &fence).await,
                 };
                 match connection {
-                    Ok(mut connection) => {
+                    Ok(Some(mut connection)) => {
                         let answer = connection.call_many(&questions).await;
-                        (id, Some(connection), answer)
+                        Ok((id, Some(connection), answer))
                     }
-                    Err(error) => (id, None, Err(error)),
+                    Ok(None) => Err(Halt::Fenced),
+                    Err(error) => Ok((id, None, Err(error))),
                 }
             });
         }
         let mut answers = Vec::new();
         while let Some(joined) = asking.join_next().await {
             match joined {
-                Ok((id, connection, answer)) => {
+                Ok(told) => {
+                    let (id, connection, answer) = told?;
                     if let Some(connection) = connection.filter(Connection::is_settled) {
                         self.others.insert(id.clone(), connection);
                     }
@@ -98,6 +101,11 @@ impl Nodes {
                 Err(panicked) => tracing::error!(%panicked, "asking a master"),
             }
         }
-        answers
+        Ok(answers)
     }
+}
+
+async fn admitted(dialer: &Dialer, addr: &Addr, fence: &Fence) -> Result<Option<Connection>, ControlError> {
+    let mut connection = dialer.dial(addr).await?;
+    Ok(fence.admit(&mut connection).await?.then_some(connection))
 }

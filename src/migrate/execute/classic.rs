@@ -16,7 +16,7 @@ use super::nodes::text;
 use super::patience::{Patience, Trip};
 use super::{Done, Event, Executor, Leg, Listener, Orders};
 use crate::cluster::Slot;
-use crate::control::{Pipeline, Reply};
+use crate::control::Reply;
 use crate::migrate::recovery::{self, Mark, Observed, Owner, Step};
 use crate::topology::TopologyHandle;
 
@@ -200,7 +200,7 @@ impl Executor {
         let (source, target) = (self.nodes.id(End::Source), self.nodes.id(End::Target));
         match step {
             Step::OpenTarget => {
-                self.set_slot(End::Target, slot, &["IMPORTING", &source]).await?;
+                self.set_slot(End::Target, slot, &["IMPORTING", &source], "").await?;
                 if passage.pin.ends.is_none() {
                     passage.pin.set([source, target]);
                 }
@@ -236,7 +236,7 @@ impl Executor {
                 self.topology.slots_moved(&[slot], &target);
             }
             Step::Clear => {
-                self.set_slot(End::Source, slot, &["NODE", &target]).await?;
+                self.set_slot(End::Source, slot, &["NODE", &target], "").await?;
                 self.topology.slots_moved(&[slot], &target);
             }
             Step::CloseTarget => self.close_target(slot, sight, &source).await?,
@@ -248,14 +248,11 @@ impl Executor {
 
     /// Marks the source, and has it list the first keys behind that.
     async fn open_source(&mut self, passage: &mut Passage, target: &str) -> Result<(), Trip> {
-        let slot = passage.slot.to_string();
+        self.set_slot(End::Source, passage.slot, &["MIGRATING", target], "").await?;
         let source = self.end(End::Source)?;
-        let mut questions = Pipeline::new();
-        questions.push(["CLUSTER", "SETSLOT", &slot, "MIGRATING", target]);
-        questions.push(["CLUSTER", "GETKEYSINSLOT", &slot, &PAGE.to_string()]);
-        let replies = source.connection.call_many(&questions).await.map_err(Trip::lost(End::Source, &source.id))?;
-        accepted(End::Source, "SETSLOT MIGRATING", &replies[0])?;
-        passage.listed = replies.into_iter().nth(1).and_then(keys_of).filter(|_| source.databases < 2);
+        let list = ["CLUSTER", "GETKEYSINSLOT", &passage.slot.to_string(), &PAGE.to_string()];
+        let reply = source.connection.call(list).await.map_err(Trip::lost(End::Source, &source.id))?;
+        passage.listed = keys_of(reply).filter(|_| source.databases < 2);
         Ok(())
     }
 
@@ -268,20 +265,19 @@ impl Executor {
         Ok(text(&info).contains(&address))
     }
 
-    async fn set_slot(&mut self, end: End, slot: Slot, what: &[&str]) -> Result<(), Trip> {
+    async fn set_slot(&mut self, end: End, slot: Slot, what: &[&str], mark: &str) -> Result<(), Trip> {
         let slot = slot.to_string();
-        let words = [&["CLUSTER", "SETSLOT", &slot], what].concat();
-        let Some(node) = self.nodes.node(end) else { return Err(Trip::Refused(format!("{end} is not connected"))) };
-        let reply = node.connection.call(&words).await.map_err(Trip::lost(end, &node.id))?;
-        accepted(end, &words.join(" "), &reply)
+        let words = [&[&slot[..]], what].concat();
+        let reply = self.nodes.set_slot(end, &words, mark).await?;
+        accepted(end, &format!("SETSLOT {}", words.join(" ")), &reply)
     }
 
     /// Takes the target's mark away. When it dates from before the source's shard failed over, the target may not have heard of the new
     /// master's claim, and refuse everything until it does: it is told at once.
     async fn close_target(&mut self, slot: Slot, sight: &Sight, source: &str) -> Result<(), Trip> {
-        self.set_slot(End::Target, slot, &["STABLE"]).await?;
+        self.set_slot(End::Target, slot, &["STABLE"], "").await?;
         if sight.seen.owner_at_source == Owner::Source
-            && let Err(trip) = self.set_slot(End::Target, slot, &["NODE", source]).await
+            && let Err(trip) = self.set_slot(End::Target, slot, &["NODE", source], "").await
         {
             // It may not know yet that this is a master; then gossip tells it of both.
             tracing::debug!(?trip, %slot, "telling the target of the source's new master");
@@ -291,16 +287,8 @@ impl Executor {
 
     /// Makes the target the owner. On Redis the target itself looks for its mark in the same moment.
     async fn own(&mut self, slot: Slot, sight: &Sight, source: &str, target: &str) -> Result<(), Trip> {
-        let Some(node) = self.nodes.node(End::Target) else { return Err(Trip::Refused("the target is not connected".into())) };
-        if !node.server.setslot_in_script() || sight.seen.target_mark != Mark::Ours {
-            return self.set_slot(End::Target, slot, &["NODE", target]).await;
-        }
-        let words = ["EVAL", OWN_IF_IMPORTING, "0", &slot.to_string(), source, target];
-        let reply = node.connection.call(words).await.map_err(Trip::lost(End::Target, &node.id))?;
-        if ["NOPERM ", "OOM "].iter().any(|error| text(&reply).starts_with(error)) {
-            return self.set_slot(End::Target, slot, &["NODE", target]).await;
-        }
-        accepted(End::Target, "SETSLOT NODE in a script", &reply)
+        let mark = if sight.seen.target_mark == Mark::Ours { format!("[{slot}-<-{source}]") } else { String::new() };
+        self.set_slot(End::Target, slot, &["NODE", target], &mark).await
     }
 
     /// Whether all other masters know the target as the owner. Those that do not answer are left to gossip after a while.
@@ -340,12 +328,6 @@ fn accomplished(step: Step, seen: Observed, passage: &Passage) -> Option<Observe
         _ => None,
     }
 }
-
-/// The target's part of the guard, where a script may call SETSLOT.
-const OWN_IF_IMPORTING: &str = "\
-if not string.find(redis.call('CLUSTER','NODES'),'['..ARGV[1]..'-<-'..ARGV[2]..']',1,true) then \
-return redis.error_reply('FENCED this node does not import the slot any more') end \
-return redis.call('CLUSTER','SETSLOT',ARGV[1],'NODE',ARGV[3])";
 
 fn accepted(end: End, command: &str, reply: &Reply) -> Result<(), Trip> {
     match reply {

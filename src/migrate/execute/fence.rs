@@ -1,15 +1,20 @@
 //! Only one driver acts. A driver has a token that is higher than that of every driver before it; its connections carry it as their
 //! name, and whoever connects with a higher one ends those with a lower, so that nothing of an earlier driver is under way any more. A
 //! node runs one command at a time: when the connection is gone, so is the command.
+//!
+//! A driver whose connection was ended dials again, and its own clock may have stood still meanwhile. So each new connection is named
+//! first, and then the record is asked whether the lease is still held: whoever takes the lease behind that answer finds the connection
+//! by its name. The `Guard` keeps names on all masters beside, in case the record itself has forgotten. Where a script may call SETSLOT,
+//! the token also lies on the nodes (see `token`).
 
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::Halt;
 use crate::cluster::SlotMap;
-use crate::control::{Connection, ControlError, Dialer, Reply};
+use crate::control::{Connection, ControlError, Dialer, Fault, Pipeline, Reply};
 
 /// What connections of drivers are called, with the token behind it.
 const NAME: &str = "keyway:";
@@ -21,11 +26,25 @@ pub struct Fence {
     pub token: u64,
     /// By this process's own clock, when the lease ends unless it is renewed, a margin taken off.
     pub until: watch::Receiver<Instant>,
+    /// Whoever keeps the record: a sender that is left here is answered when the record has said, later than that, that the lease is
+    /// held, and dropped when it is not.
+    pub record: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Fence {
     pub(super) fn check(&self) -> Result<(), Halt> {
         if Instant::now() < *self.until.borrow() { Ok(()) } else { Err(Halt::Fenced) }
+    }
+
+    /// Makes a new connection one of this driver's. False: another drives, or the lease is over, and nothing may be sent.
+    pub(super) async fn admit(&self, node: &mut Connection) -> Result<bool, ControlError> {
+        Ok(claim(node, self.token).await? <= self.token && self.is_held().await && self.check().is_ok())
+    }
+
+    /// Asks the record. It is bounded by the lease: who keeps it gives up when that is over.
+    async fn is_held(&self) -> bool {
+        let (says, said) = oneshot::channel();
+        self.record.send(says).await.is_ok() && said.await.is_ok()
     }
 }
 
@@ -54,10 +73,22 @@ pub async fn take_over(dialer: &Dialer, map: &SlotMap, token: u64) -> u64 {
 
 /// Names the connection and ends those of earlier drivers on this node. Returns the highest other token that was met.
 pub(super) async fn claim(node: &mut Connection, token: u64) -> Result<u64, ControlError> {
-    node.call(["CLIENT", "SETNAME", &format!("{NAME}{token}")]).await?;
-    let Reply::BulkString(list) = node.call(["CLIENT", "LIST"]).await? else { return Ok(0) };
+    let mut words = Pipeline::new();
+    words.push(["CLIENT", "SETNAME", &format!("{NAME}{token}")]).push(["CLIENT", "LIST"]);
+    let replies = node.call_many(&words).await?;
+    let addr = node.addr().clone();
+    let refused = |reply: &Reply| {
+        let error = if let Reply::Error(error) = reply { error.to_string() } else { format!("{reply:?}") };
+        ControlError { addr: addr.clone(), fault: Fault::Refused(error) }
+    };
+    // Without a name nobody would find it.
+    let list = match &replies[..] {
+        [Reply::Error(_), _] => return Err(refused(&replies[0])),
+        [_, Reply::BulkString(list)] => list,
+        _ => return Err(refused(&replies[replies.len() - 1])),
+    };
     let mut highest = 0;
-    for client in String::from_utf8_lossy(&list).lines() {
+    for client in String::from_utf8_lossy(list).lines() {
         let Some(other) = field(client, "name").and_then(|name| name.strip_prefix(NAME)?.parse::<u64>().ok()) else { continue };
         highest = highest.max(if other == token { 0 } else { other });
         if let Some(id) = field(client, "id").filter(|_| other < token) {
@@ -88,7 +119,7 @@ mod tests {
     #[test]
     fn a_lease_ends_by_itself() {
         let (renew, until) = watch::channel(Instant::now() + std::time::Duration::from_secs(60));
-        let fence = Fence { token: 1, until };
+        let fence = Fence { token: 1, until, record: mpsc::channel(1).0 };
         assert_eq!(fence.check(), Ok(()));
         renew.send_replace(Instant::now());
         assert_eq!(fence.check(), Err(Halt::Fenced));

@@ -2,7 +2,7 @@
 //! the one next step, look again. Whoever begins anew behind a crash does the same, so there is nothing to remember.
 //!
 //! - `nodes` — the two ends and the others: connections, and which node is a shard's master now
-//! - `fence` — that only one driver acts
+//! - `fence` — that only one driver acts; `guard` — its name on every master; `token` — its token on Redis's
 //! - `look` — what both ends show of a slot
 //! - `classic` — a slot at a time, by SETSLOT and MIGRATE; `drain` — its keys
 //! - `atomic` — many slots at a time, by the servers themselves
@@ -13,12 +13,14 @@ mod atomic;
 mod classic;
 mod drain;
 mod fence;
+mod guard;
 mod halt;
 mod jobs;
 mod libraries;
 mod look;
 mod nodes;
 mod patience;
+mod token;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use crate::topology::{RefreshCause, TopologyHandle};
 use nodes::Nodes;
 
 pub use fence::{Fence, take_over};
+pub use guard::Guard;
 pub use halt::{End, Halt};
 
 /// Slots that go from one shard to another, one way or the other.

@@ -6,12 +6,13 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::timeout;
 
-use super::fence::{Fence, claim};
+use super::fence::Fence;
 use super::halt::End;
 use super::patience::Trip;
 use super::{Event, Halt, Leg, Listener, Shard};
 use crate::cluster::{Addr, Role, SlotMap};
 use crate::control::{Connection, ControlError, Dialer, Pipeline, Reply};
+use crate::migrate::SlotSet;
 use crate::migrate::inventory::{Fields, Server};
 use crate::topology::TopologyHandle;
 
@@ -30,6 +31,8 @@ pub(super) struct Node {
     /// `cluster-node-timeout`: a node that is blocked for longer is taken for dead.
     pub node_timeout: Duration,
     pub connection: Connection,
+    /// Where the driver's token lies; the inner `None`: nowhere. The outer: nobody has looked yet.
+    pub fence_key: Option<Option<String>>,
     /// What the connection has selected.
     database: Option<u32>,
 }
@@ -51,7 +54,7 @@ impl Node {
         let server = Server::of(&Fields::parse(&text(&replies[1])));
         let databases = setting(&replies[2]).unwrap_or(1).clamp(1, 10_000) as u32;
         let node_timeout = setting(&replies[3]).map_or(NODE_TIMEOUT_DEFAULT, Duration::from_millis);
-        Ok(Node { id: id.clone(), server, databases, node_timeout, connection, database: Some(0) })
+        Ok(Node { id: id.clone(), server, databases, node_timeout, connection, fence_key: None, database: Some(0) })
     }
 
     /// Switches to a database, if it is not selected already.
@@ -97,6 +100,8 @@ pub(super) struct Nodes {
     now_us: Arc<dyn Fn() -> u64 + Send + Sync>,
     fence: Option<Fence>,
     ends: Option<[Place; 2]>,
+    /// The leg's slots.
+    pub moving: SlotSet,
     /// The other masters.
     pub others: FxHashMap<Arc<str>, Connection>,
     /// The map was of no help: the next look must be a new one.
@@ -105,7 +110,16 @@ pub(super) struct Nodes {
 
 impl Nodes {
     pub fn new(topology: TopologyHandle, dialer: Dialer, now_us: Arc<dyn Fn() -> u64 + Send + Sync>) -> Nodes {
-        Nodes { topology, dialer, now_us, fence: None, ends: None, others: FxHashMap::default(), doubted: false }
+        Nodes {
+            topology,
+            dialer,
+            now_us,
+            fence: None,
+            ends: None,
+            moving: SlotSet::new(),
+            others: FxHashMap::default(),
+            doubted: false,
+        }
     }
 
     /// Turns to a leg. Connections to the same nodes are kept, unless somebody else's token is on them.
@@ -114,13 +128,25 @@ impl Nodes {
         let mut kept: Vec<Node> = self.ends.take().into_iter().flatten().filter_map(|place| place.node).collect();
         if !same_token {
             kept.clear();
+            self.others.clear();
         }
+        // The slot that a token lies in may be one of those that move now.
+        kept.iter_mut().for_each(|node| node.fence_key = None);
+        self.moving = leg.slots.iter().copied().collect();
         let mut place = |shard: &Shard| Place {
             shard: shard.clone(),
             node: kept.iter().position(|node| node.id == shard.id).map(|index| kept.swap_remove(index)),
         };
         self.ends = Some([place(&leg.source), place(&leg.target)]);
         self.fence = Some(fence.clone());
+    }
+
+    pub fn fence(&self) -> Result<&Fence, Halt> {
+        self.fence.as_ref().ok_or(Halt::Fenced)
+    }
+
+    pub fn token(&self) -> Option<u64> {
+        self.fence.as_ref().map(|fence| fence.token)
     }
 
     pub fn shards(&self) -> Option<(&Shard, &Shard)> {
@@ -170,7 +196,7 @@ impl Nodes {
                 self.connect_end(end, tell).await.inspect_err(|_| self.doubted = true)?;
             }
         }
-        Ok(())
+        self.raise_tokens().await
     }
 
     async fn connect_end(&mut self, end: End, tell: Listener<'_>) -> Result<(), Trip> {
@@ -193,12 +219,9 @@ impl Nodes {
             place.shard.id = found.id.clone();
         }
         let mut node = Node::dial(&self.dialer, &found.addr, &found.id, end).await?;
-        if let Some(fence) = &self.fence {
-            fence.check()?;
-            let met = claim(&mut node.connection, fence.token).await.map_err(Trip::lost(end, &node.id))?;
-            if met > fence.token {
-                return Err(Trip::Halt(Halt::Fenced));
-            }
+        let fence = self.fence.as_ref().ok_or(Halt::Fenced)?;
+        if !fence.admit(&mut node.connection).await.map_err(Trip::lost(end, &node.id))? {
+            return Err(Trip::Halt(Halt::Fenced));
         }
         place.node = Some(node);
         Ok(())

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::store::{Entry, Place, Told};
 use super::{Lease, Progress, Store, Written};
+use crate::migrate::execute::Fence;
 
 /// Progress that nobody waits for is written at most so often.
 const WRITE_PAUSE: Duration = Duration::from_millis(200);
@@ -35,6 +36,7 @@ pub struct Keeper {
     /// Until when the plan may be driven, a margin taken off.
     pub until: watch::Receiver<std::time::Instant>,
     pub token: u64,
+    asks: mpsc::Sender<oneshot::Sender<()>>,
     /// Why it may not be driven any more.
     lost: watch::Receiver<Option<String>>,
 }
@@ -46,13 +48,19 @@ impl Keeper {
         let (told, orders) = mpsc::channel(NOTES_MAX);
         let (renewed, until) = watch::channel(lease.good_until());
         let (loses, lost) = watch::channel(None);
+        let (asks, asked) = mpsc::channel(NOTES_MAX);
         let token = lease.token;
         let lines = VecDeque::new();
         let (handed, obeyed) = (0, 0);
         let keeping =
-            Keeping { store, place, lease, version, progress, lines, handed, obeyed, told, renewed, loses, notes: taken };
+            Keeping { store, place, lease, version, progress, lines, handed, obeyed, told, renewed, loses, notes: taken, asked };
         tokio::spawn(keeping.run());
-        Keeper { notes, orders, until, token, lost }
+        Keeper { notes, orders, until, token, asks, lost }
+    }
+
+    /// The right to act on slots, for as long as the lease is held.
+    pub fn fence(&self) -> Fence {
+        Fence { token: self.token, until: self.until.clone(), record: self.asks.clone() }
     }
 
     /// Writes soon. `obeyed`: so many of `orders` more.
@@ -90,6 +98,8 @@ struct Keeping {
     renewed: watch::Sender<std::time::Instant>,
     loses: watch::Sender<Option<String>>,
     notes: mpsc::Receiver<Note>,
+    /// Who wants to know whether the lease is still held is told behind the next write.
+    asked: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
 impl Keeping {
@@ -112,6 +122,10 @@ impl Keeping {
                     }
                     None => (is_open, due) = (false, Instant::now()),
                 },
+                Some(asked) = self.asked.recv(), if is_open => {
+                    waiting.push(asked);
+                    due = Instant::now();
+                }
                 () = sleep_until(due) => {}
             }
             if Instant::now() < due {

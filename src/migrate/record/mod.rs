@@ -24,7 +24,7 @@ pub use keeper::Keeper;
 pub use lease::{Lease, Timing};
 pub use plan::{Gate, Mode, Pair, Plan, PlanBatch, Progress};
 pub use store::{Entry, Loaded, LogLine, NoRecord, Place, Store, Taken, Told, Written};
-pub use tag::tag_for;
+pub use tag::{tag_for, tags};
 
 #[cfg(test)]
 pub(crate) use plan::tests;

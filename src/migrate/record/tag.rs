@@ -13,9 +13,8 @@ pub fn tag_for(map: &SlotMap, moving: &SlotSet, ends: &[&str]) -> String {
         let at_end = map.owner(slot).is_none_or(|owner| ends.contains(&&*map.node(owner).id));
         (moving.contains(slot), at_end)
     };
-    let tags = (0..TRIES).map(|number| format!("{number:x}"));
     let mut best: Option<(String, (bool, bool))> = None;
-    for tag in tags {
+    for tag in tags() {
         let rank = rank(&tag);
         if best.as_ref().is_none_or(|(_, known)| rank < *known) {
             let done = rank == (false, false);
@@ -26,6 +25,11 @@ pub fn tag_for(map: &SlotMap, moving: &SlotSet, ends: &[&str]) -> String {
         }
     }
     best.map(|(tag, _)| tag).unwrap_or_default()
+}
+
+/// Tags of Keyway's own keys, always in the same order.
+pub fn tags() -> impl Iterator<Item = String> {
+    (0..TRIES).map(|number| format!("{number:x}"))
 }
 
 fn slot_of(tag: &str) -> Slot {

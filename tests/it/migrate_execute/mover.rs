@@ -10,11 +10,11 @@ use keyway::admin;
 use keyway::cluster::Slot;
 use keyway::control::{Credentials, Dialer};
 use keyway::migrate::SlotSet;
-use keyway::migrate::execute::{Done, Event, Executor, Fence, Halt, Leg, Limits, Mode, Orders, Shard};
+use keyway::migrate::execute::{Done, Event, Executor, Fence, Guard, Halt, Leg, Limits, Mode, Orders, Shard};
 use keyway::migrate::pace::Throttle;
 use keyway::topology::{self, TopologyConfig, TopologyHandle};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::inside::Inside;
 use crate::harness::{Cluster, PATIENCE};
@@ -29,9 +29,13 @@ pub struct Mover {
     runtime: Runtime,
     topology: TopologyHandle,
     executor: Executor,
+    dialer: Dialer,
     pub throttle: watch::Sender<Throttle>,
     pub stop: watch::Sender<bool>,
     pub lease: watch::Sender<Instant>,
+    /// What the record says when it is asked.
+    pub held: watch::Sender<bool>,
+    record: mpsc::Sender<oneshot::Sender<()>>,
     pub token: u64,
 }
 
@@ -71,10 +75,38 @@ impl Mover {
     }
 
     fn of(runtime: Runtime, topology: TopologyHandle, dialer: Dialer, now_us: Now, limits: Limits) -> Mover {
+        let kept = dialer.clone();
         let executor = Executor::new(topology.clone(), dialer, now_us, limits);
         let (throttle, stop) = (watch::channel(Throttle { duty: 1.0, ..Throttle::default() }).0, watch::channel(false).0);
         let lease = watch::channel(Instant::now() + 10 * PATIENCE).0;
-        Mover { runtime, topology, executor, throttle, stop, lease, token: TOKENS.fetch_add(1, Ordering::Relaxed) }
+        let (held, holds) = watch::channel(true);
+        let (record, mut asked) = mpsc::channel::<oneshot::Sender<()>>(16);
+        runtime.spawn(async move {
+            while let Some(asked) = asked.recv().await {
+                if *holds.borrow() {
+                    let _ = asked.send(());
+                }
+            }
+        });
+        let token = TOKENS.fetch_add(1, Ordering::Relaxed);
+        Mover { runtime, topology, executor, dialer: kept, throttle, stop, lease, held, record, token }
+    }
+
+    /// Stands guard, as whoever drives a plan does. It lasts as long as the mover, and works while that does something.
+    pub fn guard(&self) -> Guard {
+        let _entered = self.runtime.enter();
+        Guard::start(self.topology.clone(), self.dialer.clone(), self.token)
+    }
+
+    /// Does nothing for as long as `busy` says, and not for ever.
+    pub fn idle(&self, mut busy: impl FnMut() -> bool) {
+        let began = Instant::now();
+        self.runtime.block_on(async {
+            while busy() {
+                assert!(began.elapsed() < PATIENCE, "it waits for ever");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
     }
 
     /// From one member's shard to another's, with all who belong to them now.
@@ -137,7 +169,7 @@ impl Mover {
         Orders {
             throttle: self.throttle.subscribe(),
             stop: self.stop.subscribe(),
-            fence: Fence { token: self.token, until: self.lease.subscribe() },
+            fence: Fence { token: self.token, until: self.lease.subscribe(), record: self.record.clone() },
             resumed: SlotSet::new(),
         }
     }

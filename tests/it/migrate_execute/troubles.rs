@@ -98,7 +98,8 @@ fn troubles(server: Server) {
     keys_of_old(&mut world, 7);
     somebody_else(&mut world, 8);
     orphans(&mut world, 9);
-    two_drivers(&mut world, 10);
+    two_drivers(&world, 10, server == Server::Redis70);
+    world.finish(11);
     world.oracle.check_fixed();
     assert_whole(&world.cluster);
 }
@@ -274,22 +275,76 @@ fn orphans(world: &mut World, slot: u16) {
     world.finish(slot);
 }
 
-/// A driver that sleeps past its lease finds that another has taken over, and does nothing more.
-fn two_drivers(world: &mut World, slot: u16) {
-    let (mut stale, mut next) = (world.mover(IMPATIENT), world.mover(IMPATIENT));
+/// A driver that sleeps past its lease finds that another has taken over, and does nothing more: although that one is through, and
+/// gone; although the record has forgotten it, as long as it stands guard; and although nobody is connected, by the token on the nodes.
+fn two_drivers(world: &World, slot: u16, tokens: bool) {
+    let mut stale = world.mover(IMPATIENT);
     let leg = world.leg(&stale, slot);
-    let mut once = false;
+    let (mut once, held) = (false, stale.held.clone());
     let (done, events) = stale.run_with(&leg, |event| {
         if matches!(event, Event::KeysMoved { .. }) && !std::mem::replace(&mut once, true) {
-            let done = std::thread::scope(|threads| join(threads.spawn(|| next.run(&leg).0)));
-            assert_eq!(done.map(|done| done.slots), Ok(1));
+            held.send_replace(false);
+            let moved = std::thread::scope(|threads| {
+                join(threads.spawn(|| {
+                    let mut next = world.mover(IMPATIENT);
+                    let leg = world.leg(&next, slot);
+                    next.run(&leg).0
+                }))
+            });
+            assert_eq!(moved.map(|done| done.slots), Ok(1));
         }
     });
     assert_eq!(done, Err(Halt::Fenced), "{events:#?}");
-    let leg = world.leg(&next, slot + 1);
-    next.lease.send_replace(Instant::now());
-    assert_eq!(next.run(&leg).0, Err(Halt::Fenced));
-    world.finish(slot + 1);
+    // The lease ends by itself.
+    let mut late = world.mover(IMPATIENT);
+    late.lease.send_replace(Instant::now());
+    let leg = world.leg(&late, slot + 1);
+    assert_eq!(late.run(&leg).0, Err(Halt::Fenced));
+    // The record has forgotten who drives, and the new one is not connected to these nodes but for its guard.
+    let mut stale = world.mover(IMPATIENT);
+    let (mut once, (told, over)) = (false, std::sync::mpsc::channel::<()>());
+    let (done, events) = std::thread::scope(|threads| {
+        let mut over = Some(over);
+        let ended = stale.run_with(&leg, |event| {
+            if let Some(over) = over.take_if(|_| matches!(event, Event::KeysMoved { .. }) && !std::mem::replace(&mut once, true))
+            {
+                let (stands, standing) = std::sync::mpsc::channel();
+                threads.spawn(move || {
+                    let next = Mover::with_limits(&world.cluster, USER, IMPATIENT);
+                    let _guard = next.guard();
+                    let named = || {
+                        let list = |member: usize| world.at(member, &["CLIENT", "LIST"]).text();
+                        (0..2).all(|member| list(member).contains(&format!("name=keyway:{} ", next.token)))
+                    };
+                    next.idle(|| !named());
+                    stands.send(()).expect("the other thread waits");
+                    next.idle(|| over.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty));
+                });
+                standing.recv().expect("the guard stands");
+            }
+        });
+        drop(told);
+        ended
+    });
+    assert_eq!(done, Err(Halt::Fenced), "{events:#?}");
+    if tokens {
+        // A later driver was there, and left nothing but its token.
+        let mut stale = world.mover(IMPATIENT);
+        let leg = world.leg(&stale, slot + 1);
+        let mut once = false;
+        let (done, events) = stale.run_with(&leg, |event| {
+            if matches!(event, Event::KeysMoved { .. }) && !std::mem::replace(&mut once, true) {
+                let key = world.at(1, &["KEYS", "{keyway:*}:fence"]).elements()[0].text();
+                assert_eq!(world.at(1, &["SET", &key, "1000000000"]), Reply::ok());
+            }
+        });
+        assert_eq!(done, Err(Halt::Fenced), "{events:#?}");
+        for member in 0..2 {
+            for key in world.at(member, &["KEYS", "{keyway:*}:fence"]).elements() {
+                assert_eq!(world.at(member, &["DEL", &key.text()]), Reply::Integer(1));
+            }
+        }
+    }
 }
 
 /// What a node does in these troubles does not differ within Redis's versions.

@@ -12,7 +12,7 @@ use crate::cluster::Slot;
 use crate::migrate::SlotSet;
 use crate::migrate::closing::{Direction, open_slots};
 use crate::migrate::coordinator::tally::Tally;
-use crate::migrate::execute::{self, Executor, Fence, Halt, Leg, Limits, Orders};
+use crate::migrate::execute::{self, Executor, Halt, Leg, Limits, Orders};
 use crate::migrate::machine::{Fact, State};
 use crate::migrate::plan::BatchKind;
 use crate::migrate::record::{PlanBatch, Told};
@@ -189,7 +189,8 @@ impl Driver {
         self.write().await;
         self.check_lease()?;
         let stop = watch::Sender::new(false);
-        let fence = Fence { token: self.keeper.token, until: self.keeper.until.clone() };
+        self.stand_guard();
+        let fence = self.keeper.fence();
         let orders = Orders { throttle: self.throttle.subscribe(), stop: stop.subscribe(), fence, resumed };
         let tally = Arc::new(Mutex::new(Tally::new()));
         let mut executor = self.spare_executor();
@@ -256,7 +257,7 @@ impl Driver {
     }
 
     /// The executor, for as long as a leg runs; should that be given up in the middle, another one is there.
-    fn spare_executor(&mut self) -> Executor {
+    pub(super) fn spare_executor(&mut self) -> Executor {
         let Parts { topology, dialer, now_us, .. } = self.parts.clone();
         std::mem::replace(&mut self.executor, Executor::new(topology, dialer, now_us, Limits::default()))
     }

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, watch};
 use super::Parts;
 use super::sentry::Sentry;
 use crate::migrate::closing::Direction;
-use crate::migrate::execute::{Executor, Limits};
+use crate::migrate::execute::{Executor, Guard, Limits};
 use crate::migrate::machine::{Fact, Standing, State, Work};
 use crate::migrate::pace::Throttle;
 use crate::migrate::record::{Keeper, Lease, Loaded, Place, Plan, Progress, Store, Told};
@@ -36,6 +36,8 @@ pub(super) struct Driver {
     keeper: Keeper,
     sentry: Sentry,
     executor: Executor,
+    /// While the plan holds slots.
+    guard: Option<Guard>,
     throttle: watch::Sender<Throttle>,
     events: broadcast::Sender<Arc<str>>,
     /// As it was handed over to be written.
@@ -65,7 +67,7 @@ impl Driver {
         let limits = Limits::default();
         let executor = Executor::new(parts.topology.clone(), parts.dialer.clone(), parts.now_us.clone(), limits);
         let (throttle, noted) = (watch::Sender::new(progress.throttle), progress.clone());
-        Driver {
+        let mut driver = Driver {
             parts,
             place,
             plan,
@@ -73,6 +75,7 @@ impl Driver {
             keeper,
             sentry,
             executor,
+            guard: None,
             throttle,
             events,
             noted,
@@ -83,7 +86,17 @@ impl Driver {
             claims: true,
             kept: None,
             stays: false,
+        };
+        if driver.progress.standing.state.holds_slots() {
+            driver.stand_guard();
         }
+        driver
+    }
+
+    /// Keeps this driver's name on all masters, from here on.
+    fn stand_guard(&mut self) {
+        let start = || Guard::start(self.parts.topology.clone(), self.parts.dialer.clone(), self.keeper.token);
+        self.guard.get_or_insert_with(start);
     }
 
     /// Until the plan is at rest or somebody else's.
@@ -253,6 +266,9 @@ impl Driver {
 
     /// Another plan may move slots from here on.
     async fn let_others_move(&mut self) {
+        // What bears this driver's name would be in their way.
+        self.guard = None;
+        drop(self.spare_executor());
         match self.parts.store().unclaim(&self.place.id).await {
             Ok(()) => self.claims = false,
             Err(error) => tracing::warn!(plan = self.place.id, "{error}"),
