@@ -2,13 +2,14 @@
 //! and hands them over in one moment. Whether a job succeeded is seen from who owns the slots and where their keys are, never from its
 //! log, which a restart empties.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::announce::Opinion;
+use super::attend::{Unwanted, Watch};
 use super::halt::{End, Halt};
 use super::jobs::{Entry, entries};
 use super::look::owner_in;
@@ -50,7 +51,8 @@ enum State {
         left: Vec<Slot>,
         last: Option<Entry>,
     },
-    Running,
+    /// Jobs have them.
+    Running(Vec<Entry>),
     /// The target owns all, but the source still holds keys.
     Trimming,
     Moved {
@@ -127,35 +129,61 @@ impl Executor {
     /// Carries a job out. The inner error: it failed, and the source has everything.
     async fn run_job(&mut self, job: &Job, orders: &Orders, tell: Listener<'_>) -> Result<Result<(), String>, Halt> {
         let mut patience = Patience::new();
-        let mut submitted = false;
+        // Jobs that had ended before this one began: what they say is not about it.
+        let mut before: Option<BTreeSet<String>> = None;
+        let (mut submitted, mut watch, mut unwanted) = (false, Watch::new(), None);
         loop {
             orders.fence.check()?;
-            match self.look_at(job, tell).await {
+            let state = self.look_at(job, tell).await;
+            if let Ok(State::Idle { last, .. } | State::Moved { last }) = &state
+                && before.is_none()
+            {
+                before = Some(last.iter().map(|entry| entry.name.clone()).collect());
+            }
+            let is_new = |entry: &&Entry| !before.as_ref().is_some_and(|before| before.contains(&entry.name));
+            match state {
                 Ok(State::Moved { last }) => {
-                    suspicion(job, submitted, last.as_ref())?;
+                    suspicion(job, last.as_ref().filter(is_new))?;
                     break;
                 }
-                Ok(State::Running) => {
+                Ok(State::Running(entries)) => {
+                    before.get_or_insert_default();
                     submitted = true;
                     patience.renew();
+                    match self.attend(&job.slots, &entries, &mut watch, orders, tell).await {
+                        Ok(why) => unwanted = unwanted.or(why),
+                        Err(trip) => self.bear(job.slots[0], trip, &mut patience, orders, tell).await?,
+                    }
                     sleep(POLL).await;
                 }
                 Ok(State::Trimming) => {
                     let trip = Trip::Refused("the source still holds keys of slots that it gave away".into());
                     self.bear(job.slots[0], trip, &mut patience, orders, tell).await?;
                 }
-                Ok(State::Idle { last, .. }) if submitted => {
-                    suspicion(job, submitted, last.as_ref())?;
-                    return Ok(Err(last.map_or_else(|| "the job has vanished".into(), |entry| entry.reason())));
-                }
-                Ok(State::Idle { left, .. }) => match self.submit(&left, orders).await {
-                    Ok(None) => {
-                        submitted = true;
-                        tell(Event::JobSubmitted { slots: left.into_iter().collect(), keys: job.keys });
+                Ok(State::Idle { left, last }) => {
+                    let last = last.as_ref().filter(is_new);
+                    suspicion(job, last)?;
+                    match unwanted {
+                        Some(Unwanted::Ordered) => return Err(Halt::Stopped),
+                        Some(Unwanted::StoodStill) => {
+                            let why = format!("the job stood still as {}, and was cancelled", watch.states());
+                            return Err(Halt::Stuck { slot: job.slots[0], why });
+                        }
+                        None => {}
                     }
-                    Ok(Some(refusal)) => return Ok(Err(refusal)),
-                    Err(trip) => self.bear(job.slots[0], trip, &mut patience, orders, tell).await?,
-                },
+                    // It was taken up although the reply was lost, or was under way already.
+                    if submitted || last.is_some() {
+                        return Ok(Err(last.map_or_else(|| "the job has vanished".into(), Entry::reason)));
+                    }
+                    match self.submit(&left, orders).await {
+                        Ok(None) => {
+                            submitted = true;
+                            tell(Event::JobSubmitted { slots: left.into_iter().collect(), keys: job.keys });
+                        }
+                        Ok(Some(refusal)) => return Ok(Err(refusal)),
+                        Err(trip) => self.bear(job.slots[0], trip, &mut patience, orders, tell).await?,
+                    }
+                }
                 Err(trip) => self.bear(job.slots[0], trip, &mut patience, orders, tell).await?,
             }
         }
@@ -201,7 +229,8 @@ impl Executor {
             log.into_iter().filter(|entry| job.slots.iter().any(|slot| entry.slots.contains(*slot))).collect();
         concerned.sort_by_key(|entry| entry.created);
         if concerned.iter().any(Entry::is_running) {
-            return Ok(State::Running);
+            concerned.retain(Entry::is_running);
+            return Ok(State::Running(concerned));
         }
         let last = concerned.pop();
         if !left.is_empty() {
@@ -284,9 +313,8 @@ fn try_again(job: Job) -> Option<Vec<Job>> {
     Some(vec![half(one), half(other)])
 }
 
-/// The source itself says when it went on serving before it knew of the hand-over.
-fn suspicion(job: &Job, submitted: bool, last: Option<&Entry>) -> Result<(), Halt> {
-    match last.filter(|entry| submitted && entry.message.contains("lost writes")) {
+fn suspicion(job: &Job, last: Option<&Entry>) -> Result<(), Halt> {
+    match last.filter(|entry| entry.is_suspicious()) {
         Some(entry) => Err(Halt::Suspect { slots: job.slots.iter().copied().collect(), why: entry.message.clone() }),
         None => Ok(()),
     }
@@ -320,7 +348,7 @@ async fn views(node: &mut Node, end: End) -> Result<(NodesView, Vec<Entry>), Tri
 }
 
 /// The keys of each slot on a node, all databases together.
-async fn count_keys(node: &mut Node, slots: &[Slot], end: End) -> Result<Vec<u64>, Trip> {
+pub(super) async fn count_keys(node: &mut Node, slots: &[Slot], end: End) -> Result<Vec<u64>, Trip> {
     let mut questions = Pipeline::new();
     for slot in slots {
         questions.push(["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()]);

@@ -5,11 +5,12 @@
 //! - `fence` — that only one driver acts; `guard` — its name on every master; `token` — its token on Redis's
 //! - `look` — what both ends show of a slot
 //! - `classic` — a slot at a time, by SETSLOT and MIGRATE; `drain` — its keys
-//! - `atomic` — many slots at a time, by the servers themselves
+//! - `atomic` — many slots at a time, by the servers themselves; `jobs`, `attend` — what they do
 //! - `announce` — the other masters; `libraries` — functions
 
 mod announce;
 mod atomic;
+mod attend;
 mod classic;
 mod drain;
 mod fence;
@@ -41,6 +42,7 @@ use nodes::Nodes;
 pub use fence::{Fence, take_over};
 pub use guard::Guard;
 pub use halt::{End, Halt};
+pub use jobs::suspicions;
 
 /// Slots that go from one shard to another, one way or the other.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 mod failovers;
 mod inside;
+mod jobs;
 mod mover;
 pub mod oracle;
 mod troubles;

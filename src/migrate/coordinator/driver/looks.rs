@@ -10,9 +10,10 @@ use super::{Driver, LetGo, TICK, wall_ms};
 use crate::cluster::Slot;
 use crate::migrate::SlotSet;
 use crate::migrate::closing::from_and_to;
-use crate::migrate::execute::Shard;
+use crate::migrate::execute::{Halt, Shard, suspicions};
 use crate::migrate::machine::Fact;
 use crate::migrate::preflight::Severity;
+use crate::migrate::record::Mode;
 use crate::migrate::survey::{glance, survey};
 use crate::migrate::verify::verify;
 
@@ -57,9 +58,29 @@ impl Driver {
             }
             if done != self.progress.done {
                 self.say(format!("{} slots are the targets', {} were written down", done.len(), self.progress.done.len()));
-                self.progress.done = done;
+                let was = std::mem::replace(&mut self.progress.done, done);
+                self.suspect_unseen(&was).await;
             }
             return Ok(());
+        }
+    }
+
+    /// Slots that servers handed over while nobody looked on: whether the one that gave them doubts it itself.
+    async fn suspect_unseen(&mut self, was: &SlotSet) {
+        let unseen = |slot: &Slot| was.contains(*slot) != self.progress.done.contains(*slot);
+        let atomic = self.plan.batches.iter().filter(|batch| batch.mode == Mode::Atomic);
+        let unseen: SlotSet = atomic.flat_map(|batch| batch.slots.iter().collect::<Vec<_>>()).filter(unseen).collect();
+        let Some(map) = self.parts.topology.current().filter(|_| !unseen.is_empty()) else { return };
+        let age = Duration::from_millis(wall_ms().saturating_sub(self.plan.drafted_ms));
+        for index in map.masters() {
+            let addr = &map.node(index).addr;
+            // One that is gone has taken its log with it.
+            let Ok(mut node) = self.parts.dialer.dial(addr).await else { continue };
+            let found = suspicions(&mut node, &unseen, age).await.unwrap_or_default();
+            if let Some(why) = found.into_iter().next() {
+                self.found(Fact::Unclear(Halt::Suspect { slots: unseen.clone(), why }.reason()));
+                return;
+            }
         }
     }
 
