@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::Inventory;
+use super::{Inventory, SlotSet};
 use crate::cluster::{Addr, Slot};
 use crate::control::{Connection, Dialer, Pipeline, Reply};
 
@@ -38,7 +38,7 @@ pub struct Depth {
 
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// Keys that it has, and how many of them were looked at.
+    /// Keys that it has in the slots that were asked for, and how many of them were looked at.
     pub keys: u64,
     pub seen: u64,
     /// In falling order of size.
@@ -58,13 +58,15 @@ pub struct BigKey {
     pub bytes: u64,
 }
 
-/// Looks at all masters of an inventory at once.
-pub async fn look(dialer: &Dialer, inventory: &Inventory) -> Vec<Depth> {
+/// Looks at all masters of an inventory at once, and at the keys of these slots.
+pub async fn look(dialer: &Dialer, inventory: &Inventory, slots: &SlotSet) -> Vec<Depth> {
     let mut looking = JoinSet::new();
     for (node, told) in inventory.masters() {
         let (dialer, id, addr) = (dialer.clone(), node.id.clone(), node.addr.clone());
-        let counts: Vec<(Slot, u32)> =
-            Slot::all().zip(told.keys.iter().flatten().copied()).filter(|(_, count)| *count > 0).collect();
+        let counts: Vec<(Slot, u32)> = Slot::all()
+            .zip(told.keys.iter().flatten().copied())
+            .filter(|(slot, count)| *count > 0 && slots.contains(*slot))
+            .collect();
         let databases = told.databases;
         looking.spawn(async move {
             let looked = timeout(NODE_LIMIT, sample(&dialer, &addr, &counts, databases)).await;

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::cluster::no_map;
 use crate::admin::definition::{Definition, Handler, Role, Wrong, shown};
 use crate::admin::reply::{Reply, Report};
+use crate::cluster::Slot;
 use crate::migrate::deep::look;
 use crate::migrate::preflight::{Finding, Severity, Verdict, deep, preflight};
 use crate::migrate::survey::survey;
@@ -32,7 +33,7 @@ pub(super) static CHECK: Definition = Definition {
                 let inventory = survey(&cluster.dialer, &map).await;
                 let mut findings = preflight(&inventory, None);
                 if is_deep {
-                    findings.extend(deep(&inventory, &look(&cluster.dialer, &inventory).await, None));
+                    findings.extend(deep(&inventory, &look(&cluster.dialer, &inventory, &Slot::all().collect()).await, None));
                 }
                 report(&findings)
             }

@@ -41,4 +41,8 @@ pub enum Refused {
          it; see PROXY MIGRATE STATUS {plan}"
     )]
     NotYet { plan: String, waited_s: u64 },
+    #[error(
+        "UNREPAIRABLE {slots} slots stand open and cannot be finished; slot {slot}: {why}. PROXY MIGRATE REPAIR DRYRUN shows all"
+    )]
+    Unrepairable { slots: usize, slot: String, why: String },
 }

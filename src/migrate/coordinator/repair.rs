@@ -2,10 +2,10 @@
 
 use super::orders::Beginning;
 use super::{Coordinator, Refused};
-use crate::migrate::draft::of_open_slots;
+use crate::migrate::draft::{Left, OpenSlots, of_open_slots};
 use crate::migrate::machine::{Order, Standing};
 use crate::migrate::preflight::Finding;
-use crate::migrate::record::{Loaded, Plan, Progress};
+use crate::migrate::record::{Loaded, Progress};
 use crate::migrate::verify::verify;
 
 impl Coordinator {
@@ -18,33 +18,43 @@ impl Coordinator {
     }
 
     /// What would finish the slots that stand open and that no plan is moving.
-    pub async fn open_slots(&self) -> Result<Plan, Refused> {
+    pub async fn open_slots(&self) -> Result<OpenSlots, Refused> {
         self.is_free("").await?;
-        Ok(of_open_slots(&self.inventory().await?, "REPAIR"))
+        // Where they cannot be read, the nodes themselves tell most of it.
+        let plans = self.store().all().await.unwrap_or_default();
+        let shards: Vec<_> = plans.into_iter().flat_map(|loaded| loaded.plan.shards.into_values()).collect();
+        Ok(of_open_slots(&self.inventory().await?, &shards, "REPAIR"))
     }
 
-    /// Finishes all slots that stand open. None when there are none.
-    pub async fn repair(&self) -> Result<Option<Loaded>, Refused> {
-        let plan = self.open_slots().await?;
+    /// Finishes all slots that stand open, as far as that can be done. No plan when there are none.
+    pub async fn repair(&self) -> Result<(Option<Loaded>, Vec<Left>), Refused> {
+        let open = self.open_slots().await?;
         let standing = Standing::adopted().ordered(Order::Resume)?;
-        self.take_up(plan, standing).await
+        self.take_up(open, standing).await
     }
 
     /// Makes a plan of the slots that stand open, because the record of who opened them is lost. It waits for an operator.
-    pub async fn adopt(&self) -> Result<Option<Loaded>, Refused> {
-        let plan = Plan { asked: "ADOPT".to_owned(), ..self.open_slots().await? };
-        self.take_up(plan, Standing::adopted()).await
+    pub async fn adopt(&self) -> Result<(Option<Loaded>, Vec<Left>), Refused> {
+        let mut open = self.open_slots().await?;
+        open.plan.asked = "ADOPT".to_owned();
+        self.take_up(open, Standing::adopted()).await
     }
 
-    async fn take_up(&self, plan: Plan, standing: Standing) -> Result<Option<Loaded>, Refused> {
+    async fn take_up(&self, open: OpenSlots, standing: Standing) -> Result<(Option<Loaded>, Vec<Left>), Refused> {
+        let OpenSlots { plan, left } = open;
         if plan.batches.is_empty() {
-            return Ok(None);
+            return match left.first() {
+                None => Ok((None, left)),
+                Some(first) => {
+                    Err(Refused::Unrepairable { slots: left.len(), slot: first.slot.to_string(), why: first.why.clone() })
+                }
+            };
         }
         let mut store = self.store();
         let place = store.draft(&plan).await?;
         // What lies at the targets is there because of these very marks.
         let progress = Progress { open: plan.slots(), ..Progress::drafted() };
         let loaded = Loaded { place, plan, progress, version: 1, lease: None, orders: 0 };
-        self.begin(store, loaded, Beginning::At(standing)).await.map(Some)
+        self.begin(store, loaded, Beginning::At(standing)).await.map(|loaded| (Some(loaded), left))
     }
 }

@@ -2,21 +2,26 @@
 //! and each move gets its mode.
 
 mod estimate;
+mod intended;
+mod open;
 mod weigh;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Inventory;
 use super::deep::look;
 use super::inventory::{Atomic, NotANode, Told};
-use super::plan::{self, Batch, BatchKind, BatchLimits, Canary, Goal, Layout, Measure, Move, NoPlan, batches};
-use super::preflight::{Finding, Intent, Severity, deep, preflight};
+use super::plan::{self, Batch, BatchLimits, Canary, Goal, Layout, Measure, Move, NoPlan, batches};
+use super::preflight::{Finding, Severity, deep, preflight};
 use super::record::{Mode, Plan, PlanBatch};
 use super::slot_set::SlotSet;
-use crate::cluster::{OpenMark, Slot};
+use crate::cluster::Slot;
 use crate::control::Dialer;
 use estimate::estimate;
+use intended::Intended;
+
+pub use open::{Left, OpenSlots, of_open_slots};
 
 /// What an operator wants, with nodes as they were named.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,34 +102,18 @@ pub async fn draft(dialer: &Dialer, inventory: &Inventory, request: &Request) ->
 
 /// The pre-flight checks of a plan, and a closer look at the keys that it moves.
 pub async fn check(dialer: &Dialer, inventory: &Inventory, plan: &Plan) -> Vec<Finding> {
-    let slots = plan.slots();
-    let mut depths = look(dialer, inventory).await;
     // A key that stays where it is stands in nobody's way.
-    for sample in depths.iter_mut().filter_map(|depth| depth.looked.as_mut().ok()) {
-        sample.largest.retain(|key| slots.contains(key.slot));
-    }
-    let (layout, moves) = intended(inventory, plan);
-    let intent = Some(Intent { layout: &layout, moves: &moves });
-    let mut findings = preflight(inventory, intent);
-    findings.extend(deep(inventory, &depths, intent));
+    let depths = look(dialer, inventory, &plan.slots()).await;
+    let intended = Intended::of(inventory, plan);
+    let mut findings = vec![intended.ends()];
+    findings.extend(preflight(inventory, Some(intended.intent())));
+    findings.extend(deep(inventory, &depths, Some(intended.intent())));
     findings
 }
 
 /// The pre-flight checks of a plan alone.
 pub fn glance_at(inventory: &Inventory, plan: &Plan) -> Vec<Finding> {
-    let (layout, moves) = intended(inventory, plan);
-    preflight(inventory, Some(Intent { layout: &layout, moves: &moves }))
-}
-
-/// A plan's moves as the checks know them.
-fn intended(inventory: &Inventory, plan: &Plan) -> (Layout, Vec<Move>) {
-    let layout = Layout::of(inventory);
-    let place = |id: &str| layout.places.iter().position(|place| &*place.id == id);
-    let moves = plan.pairs().into_iter().filter_map(|pair| {
-        Some(Move { source: place(pair.source)?, target: place(pair.target)?, slots: pair.slots.iter().collect() })
-    });
-    let moves = moves.collect();
-    (layout, moves)
+    preflight(inventory, Some(Intended::of(inventory, plan).intent()))
 }
 
 fn goal(inventory: &Inventory, layout: &Layout, wish: &Wish) -> Result<Goal, NoDraft> {
@@ -192,31 +181,6 @@ fn plan_of(inventory: &Inventory, asked: String, batches: Vec<PlanBatch>) -> Pla
         observe_s: 0,
         emptied: Vec::new(),
     }
-}
-
-/// What would finish all slots that stand open, whoever has opened them.
-pub fn of_open_slots(inventory: &Inventory, asked: &str) -> Plan {
-    let mut pairs: BTreeMap<(String, String), SlotSet> = BTreeMap::new();
-    for mark in inventory.open_slots() {
-        let (slot, source, target) = match mark.mark {
-            OpenMark::Migrating { slot, to } => (slot, mark.holder, to),
-            OpenMark::Importing { slot, from } => (slot, from, mark.holder),
-        };
-        let known = pairs.values().any(|slots| slots.contains(slot));
-        // Marks that name different ends are for people to judge; the first is as good as any to show them.
-        if !known && inventory.told(&source).is_some_and(Told::is_master) && inventory.told(&target).is_some_and(Told::is_master)
-        {
-            pairs.entry((source.to_string(), target.to_string())).or_default().insert(slot);
-        }
-    }
-    let count = |id: &str, slot: Slot| {
-        inventory.told(id).and_then(|told| told.keys.as_ref()).map_or(0, |keys| u64::from(keys[slot.index()]))
-    };
-    let batch = |((source, target), slots): ((String, String), SlotSet)| {
-        let keys = slots.iter().map(|slot| count(&source, slot)).sum();
-        PlanBatch { kind: BatchKind::Ordinary, mode: Mode::Classic, keys, bytes: 0, source, target, slots }
-    };
-    plan_of(inventory, asked.to_owned(), pairs.into_iter().map(batch).collect())
 }
 
 /// A master and all who replicate it, in anyone's eyes.

@@ -26,7 +26,7 @@ const HEAVY_KEYS: u64 = 500;
 pub fn deep(inventory: &Inventory, depths: &[Depth], intent: Option<Intent>) -> Vec<Finding> {
     [
         looked(depths),
-        big_keys(inventory, depths),
+        big_keys(inventory, depths, intent),
         slot_weights(inventory),
         libraries(inventory, depths, intent),
         snapshots(inventory, intent),
@@ -55,7 +55,7 @@ fn block_us(key: &BigKey) -> u64 {
     key.bytes.saturating_mul(a_megabyte) >> 20
 }
 
-fn big_keys(inventory: &Inventory, depths: &[Depth]) -> Vec<Finding> {
+fn big_keys(inventory: &Inventory, depths: &[Depth], intent: Option<Intent>) -> Vec<Finding> {
     let (seen, keys) = depths
         .iter()
         .filter_map(|depth| depth.looked.as_ref().ok())
@@ -69,7 +69,10 @@ fn big_keys(inventory: &Inventory, depths: &[Depth]) -> Vec<Finding> {
         let large: Vec<&BigKey> =
             sample.largest.iter().filter(|key| block_us(key) > BLOCK_US_NOTICED || key.bytes > DUMP_BYTES_MAX).collect();
         let Some(largest) = large.iter().map(|key| block_us(key)).max() else { continue };
-        let atomic = inventory.told(&depth.id).is_some_and(|told| told.atomic == Atomic::MigrateSlots);
+        let atomic = match intent {
+            Some(intent) => !large.iter().any(|key| intent.classic.contains(key.slot)),
+            None => inventory.told(&depth.id).is_some_and(|told| told.atomic == Atomic::MigrateSlots),
+        };
         let impossible = large.iter().any(|key| key.bytes > DUMP_BYTES_MAX);
         let severity = match atomic {
             true => Severity::Note,

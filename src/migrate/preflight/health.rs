@@ -136,8 +136,8 @@ pub fn orphans(inventory: &Inventory, intent: Option<Intent>) -> Vec<Finding> {
     if orphans.is_empty() {
         return fine("orphan-keys", expected);
     }
-    let planned = intent.map(|intent| intent.slots()).unwrap_or_default();
-    let severity = if orphans.iter().any(|(_, slot, _)| planned.contains(slot)) { Severity::Blocker } else { Severity::Warning };
+    let is_planned = |slot| intent.is_some_and(|intent| intent.slots.contains(slot));
+    let severity = if orphans.iter().any(|(_, slot, _)| is_planned(*slot)) { Severity::Blocker } else { Severity::Warning };
     let lines: Vec<String> =
         orphans.iter().map(|(node, slot, keys)| format!("{} holds {keys} keys of slot {slot}", who(inventory, node))).collect();
     let advice = "they are left over from an earlier migration and nobody can see them: compare them with the owner's, then delete them \

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::Inventory;
 use super::inventory::{Told, short};
 use super::plan::{Layout, Move};
-use crate::cluster::Slot;
+use super::slot_set::SlotSet;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,13 +55,12 @@ pub struct Finding {
 pub struct Intent<'a> {
     pub layout: &'a Layout,
     pub moves: &'a [Move],
+    /// All that is to move, also where an end is gone; and what of it goes by the classic protocol.
+    pub slots: &'a SlotSet,
+    pub classic: &'a SlotSet,
 }
 
 impl Intent<'_> {
-    fn slots(&self) -> BTreeSet<Slot> {
-        self.moves.iter().flat_map(|each| each.slots.iter().copied()).collect()
-    }
-
     fn sources(&self) -> BTreeSet<Arc<str>> {
         self.moves.iter().map(|each| self.layout.places[each.source].id.clone()).collect()
     }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::cluster::{Addr, NodesView};
+use crate::cluster::{Addr, NodesView, Slot};
 use crate::migrate::SlotSet;
 use crate::migrate::inventory::{Atomic, Fields, NodeReport, Server};
 use crate::migrate::plan::{Goal, plan};
@@ -48,8 +48,9 @@ fn found(check: &str, change: impl Fn(usize, &mut Told)) -> (Severity, String) {
     let inventory = Inventory { nodes: (0..3).map(node).collect() };
     let layout = Layout::of(&inventory);
     let slots = SlotSet::parse("0-5360").expect("the test's own slots");
-    let moves = plan(&layout, &Goal::Move { slots, from: 0, to: 1 }).expect("a plan");
-    let findings = preflight(&inventory, Some(Intent { layout: &layout, moves: &moves }));
+    let moves = plan(&layout, &Goal::Move { slots: slots.clone(), from: 0, to: 1 }).expect("a plan");
+    let intent = Intent { layout: &layout, moves: &moves, slots: &slots, classic: &slots };
+    let findings = preflight(&inventory, Some(intent));
     let finding = findings.iter().find(|finding| finding.check == check).unwrap_or_else(|| panic!("no {check}"));
     (finding.severity, finding.found.clone())
 }

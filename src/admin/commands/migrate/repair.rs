@@ -31,7 +31,8 @@ pub(in crate::admin::commands) static REPAIR: Definition = Definition {
     name: "PROXY MIGRATE REPAIR",
     syntax: "PROXY MIGRATE REPAIR [DRYRUN] [JSON]",
     summary: "Finish the slots that stand open",
-    help: "Slots that some tool has begun to move and left open are moved to their end, as a plan of their own. DRYRUN shows them.",
+    help: "Slots that some tool has begun to move and left open are moved to their end, as a plan of their own. DRYRUN shows them, \
+           and those of which an end is gone for good, with what to do.",
     since: "0.1.0",
     role: Role::Operator,
     parse: |arguments| {
@@ -45,12 +46,11 @@ pub(in crate::admin::commands) static REPAIR: Definition = Definition {
             let migrations = state.migrations.clone();
             async move {
                 let outcome = if is_dry {
-                    migrations.open_slots().await.map(|plan| show::open(&migrations, &plan))
+                    migrations.open_slots().await.map(|open| show::open(&migrations, &open))
                 } else {
-                    migrations
-                        .repair()
-                        .await
-                        .map(|loaded| loaded.map_or_else(nothing_open, |loaded| show::status(&migrations, &loaded)))
+                    migrations.repair().await.map(|(loaded, left)| {
+                        loaded.map_or_else(nothing_open, |loaded| show::with_left(show::status(&migrations, &loaded), &left))
+                    })
                 };
                 outcome.unwrap_or_else(|refused| Reply::Error(refused.to_string()))
             }
@@ -71,8 +71,8 @@ pub(in crate::admin::commands) static ADOPT: Definition = Definition {
             let migrations = state.migrations.clone();
             async move {
                 match migrations.adopt().await {
-                    Ok(Some(loaded)) => show::status(&migrations, &loaded),
-                    Ok(None) => nothing_open(),
+                    Ok((Some(loaded), left)) => show::with_left(show::status(&migrations, &loaded), &left),
+                    Ok((None, _)) => nothing_open(),
                     Err(refused) => Reply::Error(refused.to_string()),
                 }
             }

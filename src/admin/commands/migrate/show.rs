@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::admin::reply::{Reply, Report};
 use crate::admin::text::{columns, moment, size, time};
 use crate::migrate::Coordinator;
-use crate::migrate::draft::Draft;
+use crate::migrate::draft::{Draft, Left, OpenSlots};
 use crate::migrate::plan::BatchKind;
 use crate::migrate::record::{Loaded, LogLine, Pair, Plan};
 
@@ -179,8 +179,8 @@ pub(super) fn log(lines: &[LogLine]) -> Reply {
 }
 
 /// The slots that stand open, and where they would go.
-pub(super) fn open(migrations: &Coordinator, plan: &Plan) -> Reply {
-    let pairs = plan.pairs();
+pub(super) fn open(migrations: &Coordinator, open: &OpenSlots) -> Reply {
+    let pairs = open.plan.pairs();
     let cells = |pair: &Pair| {
         vec![
             "open".to_owned(),
@@ -190,7 +190,20 @@ pub(super) fn open(migrations: &Coordinator, plan: &Plan) -> Reply {
         ]
     };
     let mut lines = columns(&pairs.iter().map(cells).collect::<Vec<_>>());
-    lines.push(if pairs.is_empty() { "no slot stands open".to_owned() } else { "next  PROXY MIGRATE REPAIR".to_owned() });
-    let value = json!({"plan": null, "open": moves_value(migrations, plan)});
-    Reply::Report(Report { lines, value })
+    match (pairs.is_empty(), open.left.is_empty()) {
+        (true, true) => lines.push("no slot stands open".to_owned()),
+        (true, false) => {}
+        (false, _) => lines.push("next  PROXY MIGRATE REPAIR".to_owned()),
+    }
+    let value = json!({"plan": null, "open": moves_value(migrations, &open.plan)});
+    with_left(Reply::Report(Report { lines, value }), &open.left)
+}
+
+/// Says which slots stand open and cannot be finished.
+pub(super) fn with_left(mut reply: Reply, left: &[Left]) -> Reply {
+    if let Reply::Report(Report { lines, value }) = &mut reply {
+        lines.extend(left.iter().map(|left| format!("slot {} cannot be repaired: {}", left.slot, left.why)));
+        value["left"] = left.iter().map(|left| json!({"slot": left.slot.index(), "why": left.why})).collect();
+    }
+    reply
 }
