@@ -143,10 +143,13 @@ impl Drive {
                     self.replace(index);
                 }
             }
-            Event::ListClients { token, filter } => {
-                let lines = self.engine.list_clients(&filter);
-                self.engine.clients_listed(token, &lines);
+            Event::Order { token, order } => {
+                let outcome = self.engine.obey(&order);
+                self.engine.obeyed(token, &order, outcome);
             }
+            Event::Invalidate(told) => self.engine.invalidated(&told),
+            Event::TargetGone { id } => self.engine.redirect_broken(id),
+            Event::CallOperators { .. } => panic!("a PROXY command is passed on, which no setting allows"),
             Event::Resume { .. } | Event::Refresh(_) => {}
         }
     }
@@ -208,10 +211,9 @@ impl Drive {
         }
         for _ in 0..8 {
             while let Some(event) = self.engine.next_event() {
-                if let Event::Dial { lane, .. } = event {
-                    self.engine.lane_lost(lane);
-                } else if let Event::ListClients { token, .. } = event {
-                    self.engine.clients_listed(token, &[]);
+                // Nobody comes any more.
+                if !matches!(event, Event::CloseClient { .. }) {
+                    self.carry_out(event);
                 }
             }
             self.pass(RETRY_DEADLINE_US);

@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
         }
         rest = &rest[end..];
     }
-    let stamp = Stamp { version: 1, asked_at_us: 1, persona: Persona::default() };
+    let stamp = Stamp { version: 1, asked_at_us: 1, persona: Persona::default(), default_locked: false };
     let map = merge(&views, &AddressMap::default(), stamp, |_| true);
     assert_eq!(map.covered(), Slot::all().filter(|slot| map.owner(*slot).is_some()).count());
     for slot in Slot::all() {
