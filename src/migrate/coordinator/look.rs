@@ -9,11 +9,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Parts;
 use super::task::{Driven, Start, fence};
-use crate::migrate::machine::State;
 use crate::migrate::record::{NoRecord, Place, Store, Taken};
 
-/// A plan that has ended is looked at again after so long: another instance may have been told something and died.
+/// A plan that has ended, or was not begun, is looked at again after so long: another instance may have been told something and died.
 const REST: Duration = Duration::from_secs(60);
+/// Plans that one look reads, beside the one that holds slots: the rest are the next one's.
+const READS_MAX: usize = 50;
 /// Lines of another driver's log that are passed on in one look.
 const RELAYED: usize = 200;
 
@@ -33,8 +34,10 @@ pub(super) struct Looks {
     events: broadcast::Sender<Arc<str>>,
     found: mpsc::Sender<Start>,
     driven: Driven,
-    /// Plans that have ended, and since when they are known to be.
+    /// Plans that have ended or were not begun, and since when they are known to be.
     resting: HashMap<String, Instant>,
+    /// The last plan that was read: the next look goes on behind it.
+    last: String,
     /// How far the logs of other drivers have been passed on.
     relayed: BTreeMap<String, String>,
     /// Troubles that were told, by plan; the index has none.
@@ -50,8 +53,8 @@ impl Looks {
         driven: Driven,
     ) -> Looks {
         let store = parts.store();
-        let (resting, relayed, told) = (HashMap::new(), BTreeMap::new(), BTreeMap::new());
-        Looks { parts, store, hints, events, found, driven, resting, relayed, told }
+        let (resting, last, relayed, told) = (HashMap::new(), String::new(), BTreeMap::new(), BTreeMap::new());
+        Looks { parts, store, hints, events, found, driven, resting, last, relayed, told }
     }
 
     /// Until nobody hints any more.
@@ -103,12 +106,18 @@ impl Looks {
         self.resting.retain(|_, since| since.elapsed() < REST);
         let is_active = |place: &Place| index.active.as_ref() == Some(&place.id);
         // The one that holds slots comes first: it may have lost its driver with the node that has the record of another.
-        let (first, rest): (Vec<&Place>, Vec<&Place>) = index.places.iter().partition(|place| is_active(place));
+        let (first, mut rest): (Vec<&Place>, Vec<&Place>) = index.places.iter().partition(|place| is_active(place));
+        let behind = rest.partition_point(|place| place.id <= self.last);
+        rest.rotate_left(behind);
+        // What has ended begins again only as the one that holds slots, and so does what was not begun.
+        rest.retain(|place| !self.resting.contains_key(&place.id) && !self.driven.contains(&place.id));
+        rest.truncate(READS_MAX);
+        if let Some(last) = rest.last() {
+            self.last = last.id.clone();
+        }
         let mut silent = BTreeSet::new();
         for place in first.into_iter().chain(rest) {
-            // What has ended begins again only as the one that holds slots.
-            let is_at_rest = self.resting.contains_key(&place.id) && !is_active(place);
-            if is_at_rest || silent.contains(&self.store.owner(place)) {
+            if silent.contains(&self.store.owner(place)) {
                 continue;
             }
             let outcome = self.look_at(place).await;
@@ -125,18 +134,18 @@ impl Looks {
         if self.driven.contains(&place.id) {
             return Ok(());
         }
-        let Some(loaded) = self.store.load(place).await? else { return Ok(()) };
+        let Some(loaded) = self.store.load(place).await? else { return self.store.forget(place).await };
         let state = loaded.progress.standing.state;
         if state.is_at_rest() && loaded.orders == 0 {
             if self.relayed.contains_key(&place.id) {
                 self.relay(place).await?;
                 self.relayed.remove(&place.id);
             }
-            if !matches!(state, State::Drafted | State::Blocked) {
-                self.resting.insert(place.id.clone(), Instant::now());
-            }
+            self.resting.insert(place.id.clone(), Instant::now());
             return Ok(());
         }
+        // When it holds slots no more it is still looked at.
+        self.resting.remove(&place.id);
         if loaded.lease.is_some() {
             return self.relay(place).await;
         }

@@ -8,13 +8,14 @@ pub(super) const DRAFT: &str = "redis.call('HSET',KEYS[1],'plan',ARGV[1],'progre
 pub(super) const LOAD: &str = "local f=redis.call('HMGET',KEYS[1],'plan','progress','version') \
     return {f[1] or '',f[2] or '',f[3] or '0',redis.call('GET',KEYS[2]) or '',redis.call('LLEN',KEYS[3])}";
 
-/// KEYS plan, lease; ARGV holder, lease in ms, token at least. A holder that asks again, because the reply was lost, gets what it has.
+/// KEYS plan, lease; ARGV holder, lease in ms, token at least, how long the record stays at least, in ms. A holder that asks again, because the reply was lost, gets what it has.
 pub(super) const TAKE: &str = "if redis.call('EXISTS',KEYS[1])==0 then return {0,''} end \
     local held=redis.call('GET',KEYS[2]) \
     if held then local token=string.match(held,'^(%d+) ') \
       if held==token..' '..ARGV[1] then redis.call('PEXPIRE',KEYS[2],ARGV[2]) return {1,token} end return {0,held} end \
     local token=math.max(tonumber(redis.call('HGET',KEYS[1],'token') or '0'),tonumber(ARGV[3])-1)+1 \
-    redis.call('HSET',KEYS[1],'token',token,'obeyed',0,'lines',0) redis.call('PERSIST',KEYS[1]) \
+    redis.call('HSET',KEYS[1],'token',token,'obeyed',0,'lines',0) \
+    local left=redis.call('PTTL',KEYS[1]) if left>=0 and left<tonumber(ARGV[4]) then redis.call('PEXPIRE',KEYS[1],ARGV[4]) end \
     redis.call('SET',KEYS[2],token..' '..ARGV[1],'NX','PX',ARGV[2]) \
     return {1,tostring(token)}";
 

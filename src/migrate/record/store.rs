@@ -11,7 +11,7 @@ use super::scripts::{DRAFT, LOAD, ORDER, RELEASE, RENEW, TAKE, WRITE};
 use super::{Lease, Plan, Progress, Timing, tag_for};
 use crate::cluster::{Addr, Slot};
 use crate::control::{Dialer, Reply};
-use crate::migrate::machine::Order;
+use crate::migrate::machine::{Order, State};
 use crate::migrate::pace::Throttle;
 use crate::topology::TopologyHandle;
 
@@ -19,7 +19,9 @@ use crate::topology::TopologyHandle;
 const LOG_LINES: usize = 10_000;
 /// A plan that nobody starts is forgotten.
 const DRAFT_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// So is one that has ended, much later: until then it can be rolled back.
+/// Whoever is about to drive it finds it so long, at least.
+const HELD_KEPT: Duration = Duration::from_secs(3600);
+/// One that has ended is forgotten much later: until then it can be rolled back.
 const ENDED_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Orders that wait to be taken up.
 const ORDERS_MAX: usize = 100;
@@ -171,9 +173,7 @@ impl Store {
             }
             match self.load(&place).await {
                 Ok(Some(loaded)) => all.push(loaded),
-                Ok(None) => {
-                    self.call(INDEX, &["HDEL", INDEX, &place.id]).await?;
-                }
+                Ok(None) => self.forget(&place).await?,
                 Err(error) => {
                     tracing::warn!(plan = place.id, "{error}");
                     if matches!(error, NoRecord::Unreachable(_)) {
@@ -189,6 +189,11 @@ impl Store {
     /// Where a plan's record lies now.
     pub fn owner(&self, place: &Place) -> Option<Addr> {
         self.keyed.owner(Slot::of(place.key("plan").as_bytes()))
+    }
+
+    /// Drops a plan from the index: its record is gone.
+    pub async fn forget(&mut self, place: &Place) -> Result<(), NoRecord> {
+        self.call(INDEX, &["HDEL", INDEX, &place.id]).await.map(drop)
     }
 
     pub async fn load(&mut self, place: &Place) -> Result<Option<Loaded>, NoRecord> {
@@ -219,7 +224,8 @@ impl Store {
         let holder = format!("{}/{:08x}", self.instance, fastrand::u32(..));
         let asked = Instant::now();
         let (plan, lease) = (place.key("plan"), place.key("lease"));
-        let reply = self.eval(TAKE, &[&plan, &lease], &[&holder, &self.lease_ms(), &next]).await?;
+        let reply =
+            self.eval(TAKE, &[&plan, &lease], &[&holder, &self.lease_ms(), &next, &HELD_KEPT.as_millis().to_string()]).await?;
         let Reply::Array(fields) = &reply else { return Err(self.unexpected(place, &reply)) };
         match &fields[..] {
             [Reply::Integer(1), token] => {
@@ -238,7 +244,11 @@ impl Store {
     /// Writes progress and log, and renews the lease.
     pub async fn write(&mut self, place: &Place, lease: &mut Lease, entry: Entry<'_>) -> Result<Written, NoRecord> {
         let keys = ["plan", "lease", "log", "orders"].map(|kind| place.key(kind));
-        let expiry = if entry.progress.standing.state.is_at_rest() { ENDED_KEPT.as_millis() } else { 0 };
+        let expiry = match entry.progress.standing.state {
+            State::Drafted | State::Blocked => DRAFT_KEPT,
+            state if state.is_at_rest() => ENDED_KEPT,
+            _ => Duration::ZERO,
+        };
         let mut arguments = vec![
             lease.text(),
             self.lease_ms(),
@@ -246,7 +256,7 @@ impl Store {
             json(entry.progress),
             entry.obeyed.to_string(),
             lease.lines.to_string(),
-            expiry.to_string(),
+            expiry.as_millis().to_string(),
             LOG_LINES.to_string(),
         ];
         arguments.extend(entry.lines.iter().cloned());

@@ -129,6 +129,10 @@ fn orders(server: Server) {
     assert_eq!(state(&status(&mut second, &large)), "blocked");
     assert!(!node.call(&["CLUSTER", "SETSLOT", "4000", "STABLE"]).is_error());
     refused(&mut admin, &format!("PROXY MIGRATE PAUSE {large}"), "WRONGSTATE");
+    if server == Server::Redis70 {
+        let drafted = plan(&mut admin, &format!("MOVE 5000-5001 FROM {a} TO {b}"));
+        forgotten(&cluster, &mut proxy.client(), [&large, &drafted]);
+    }
     let mut listener = other.admin();
     assert!(!listener.call(&["SUBSCRIBE", "keyway:migrations"]).is_error());
     oracle.under_load(|| {
@@ -208,6 +212,41 @@ fn orders(server: Server) {
     for part in ["state canary", "state running", "ordered PAUSE", "state aborted", "state rolled-back", "state observing"] {
         assert!(heard.contains(part), "{part} is missing in {heard}");
     }
+}
+
+/// Plans that nobody starts, or that were refused, are forgotten in time, and looked at now and then only.
+fn forgotten(cluster: &Cluster, client: &mut Client, [blocked, drafted]: [&str; 2]) {
+    const INDEX: &str = "{keyway}:plans";
+    let mut key = |id: &str| {
+        let tag = client.call(&["HGET", INDEX, id]).text();
+        format!("{{keyway:{tag}}}:plan:{id}")
+    };
+    let [blocked, drafted_key] = [key(blocked), key(drafted)];
+    let day = 24 * 3600;
+    for key in [&blocked, &drafted_key] {
+        let left = client.call(&["TTL", key]);
+        assert!(matches!(left, Reply::Integer(left) if left > day - 600 && left <= day), "{left:?}");
+    }
+    let calls = |name: &str| -> u64 {
+        let of = |member: &crate::harness::cluster::Member| {
+            let stats = member.client().call(&["INFO", "commandstats"]).text();
+            let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")))?.to_owned();
+            line.split(',').next()?.parse::<u64>().ok()
+        };
+        cluster.members().iter().filter_map(of).sum()
+    };
+    let (looks, reads) = (calls("hgetall"), calls("eval"));
+    wait_until("many looks at the index", || {
+        let now = calls("hgetall");
+        if now >= looks + 20 { Ok(()) } else { Err(now.to_string()) }
+    });
+    let reads = calls("eval") - reads;
+    assert!(reads < 10, "{reads} plans were read in 20 looks");
+    assert_eq!(client.call(&["DEL", &drafted_key]), Reply::Integer(1));
+    wait_until("the index to forget it", || {
+        let known = client.call(&["HGET", INDEX, drafted]);
+        if known.is_null() { Ok(()) } else { Err(format!("{known:?}")) }
+    });
 }
 
 /// The instance that drives is killed, again and again; the other goes on each time, and clients notice nothing.
