@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub struct Addr(Arc<str>);
 
 impl Addr {
-    /// Reads `host:port`; brackets around the host are taken off. `None` without a host or a port of 1 to 65535.
+    /// Reads `host:port`; brackets around the host are taken off, elsewhere in it there are none. `None` without a host or a port of 1 to 65535.
     pub fn parse(text: &str) -> Option<Addr> {
         let (host, port) = text.rsplit_once(':')?;
         if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -17,7 +17,8 @@ impl Addr {
         }
         let port: u16 = port.parse().ok()?;
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        let sound = !bare.is_empty() && port != 0 && !bare.contains(|c: char| c.is_whitespace() || c.is_control());
+        let has_no_place = |c: char| c.is_whitespace() || c.is_control() || c == '[' || c == ']';
+        let sound = !bare.is_empty() && port != 0 && !bare.contains(has_no_place);
         sound.then(|| Addr::new(bare, port))
     }
 
@@ -110,6 +111,8 @@ mod tests {
         check("host:", None);
         check(":7000", None);
         check("[]:7000", None);
+        check("[[::1]]:7000", None);
+        check("[::1:7000", None);
         check("host", None);
         check("ho st:1", None);
         check("", None);
