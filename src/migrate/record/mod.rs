@@ -5,6 +5,7 @@
 //! {keyway:<tag>}:plan:<id>    hash   plan, progress (JSON), version, token, order
 //! {keyway:<tag>}:lease:<id>   string `<token> <holder>`, expires
 //! {keyway:<tag>}:log:<id>     stream of lines, capped
+//! {keyway:<tag>}:fence        string, on each Redis master that gives or takes: the highest token that was there (`execute::token`)
 //! ```
 //!
 //! The tag is chosen so that the plan does not move its own record. The cluster's state is the truth and the record is intent: what the
