@@ -105,9 +105,11 @@ impl Stage {
         let took = begun.elapsed();
         self.cluster.wait_for_agreement();
         self.holder = 1 - self.holder;
-        let held = self.cluster.member(self.holder).client().call(&["DBSIZE"]);
-        if held != Reply::Integer(self.keys.len() as i64) {
-            return Err(format!("{}: expected {} keys at the target, found {held:?}", way.name(), self.keys.len()).into());
+        let count = |slot: u16| vec!["CLUSTER".to_owned(), "COUNTKEYSINSLOT".to_owned(), slot.to_string()];
+        let counts = self.cluster.member(self.holder).client().pipeline(&(0..self.slots).map(count).collect::<Vec<_>>());
+        let held: i64 = counts.iter().filter_map(Reply::integer).sum();
+        if held != self.keys.len() as i64 {
+            return Err(format!("{}: expected {} keys at the target, found {held}", way.name(), self.keys.len()).into());
         }
         Ok(took)
     }
