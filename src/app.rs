@@ -200,7 +200,7 @@ fn coordinate(config: &Config, cluster: &admin::Cluster, events: &Events) -> Coo
         timing: Timing { lease: config.migrate.lease },
         instance: instance(),
         latency_limit: config.migrate.latency_limit,
-        rollback_uncovered: config.migrate.rollback_uncovered,
+        back_when_uncovered: config.migrate.rollback_uncovered.then_some(config.migrate.uncovered_after),
     });
     tokio::spawn(coordinating);
     let (mut lines, events) = (migrations.events(), events.clone());

@@ -246,7 +246,7 @@ pub(super) mod tests {
             timing: Timing { lease: std::time::Duration::from_secs(10) },
             instance: "test".into(),
             latency_limit: std::time::Duration::from_millis(100),
-            rollback_uncovered: false,
+            back_when_uncovered: None,
         });
         let lines = |lines: &[(&str, &str)]| lines.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         AdminState {

@@ -289,8 +289,17 @@ pub static KEYS: &[Key] = &[
         default: "pause",
         unit: "",
         reload: Reload::Restart,
-        meaning: "What a migration does when slots have been without an owner for 60 seconds. Moving slots back \
-                  does not give the missing ones an owner, so that it only pauses unless told otherwise.",
+        meaning: "What a migration does when slots stay without an owner. Moving slots back does not give the missing ones \
+                  an owner, so that it only pauses unless told otherwise.",
+    },
+    Key {
+        name: "migrate.uncovered_after",
+        kind: Kind::Duration { range: SECOND..=HOUR, field: |config| &mut config.migrate.uncovered_after },
+        default: "1m",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "How long slots must have been without an owner before what has moved goes back, where migrate.uncovered says so. \
+                  Longer than a failover takes.",
     },
     Key {
         name: "retry.deadline",

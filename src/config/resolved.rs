@@ -103,6 +103,7 @@ pub struct Migrate {
     pub lease: Duration,
     pub latency_limit: Duration,
     pub rollback_uncovered: bool,
+    pub uncovered_after: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -249,7 +250,12 @@ fn blank() -> Config {
         auth: Auth { mode: AuthMode::Passthrough, users: Vec::new(), failures: 0, failures_window: Duration::ZERO },
         commands: Commands { allow: Vec::new(), deny: Vec::new() },
         admin: Admin { listen: Vec::new(), password: None, users: Vec::new(), on_client_ports: false },
-        migrate: Migrate { lease: Duration::ZERO, latency_limit: Duration::ZERO, rollback_uncovered: false },
+        migrate: Migrate {
+            lease: Duration::ZERO,
+            latency_limit: Duration::ZERO,
+            rollback_uncovered: false,
+            uncovered_after: Duration::ZERO,
+        },
         retry: Retry { deadline: Duration::ZERO, budget_per_hundred: 0, budget_floor_per_second: 0 },
         limits: Limits {
             clients: 0,

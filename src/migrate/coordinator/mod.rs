@@ -47,8 +47,8 @@ pub struct Parts {
     pub instance: String,
     /// The 99th percentile of PING that is never held against a node.
     pub latency_limit: Duration,
-    /// Whether what has moved goes back when slots stay uncovered.
-    pub rollback_uncovered: bool,
+    /// What has moved goes back when slots have been uncovered for so long, if ever.
+    pub back_when_uncovered: Option<Duration>,
 }
 
 impl Parts {

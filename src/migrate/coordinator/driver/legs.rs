@@ -109,7 +109,7 @@ impl Driver {
     }
 
     /// Finishes the slots that stand open, each in its own direction. Answers whether all is closed.
-    async fn finish_open(&mut self) -> Result<bool, LetGo> {
+    pub(super) async fn finish_open(&mut self) -> Result<bool, LetGo> {
         if self.closed {
             return Ok(true);
         }

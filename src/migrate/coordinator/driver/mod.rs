@@ -16,12 +16,10 @@ use crate::migrate::closing::Direction;
 use crate::migrate::execute::{Executor, Guard, Limits};
 use crate::migrate::machine::{Fact, Standing, State, Work};
 use crate::migrate::pace::Throttle;
-use crate::migrate::record::{Keeper, Lease, Loaded, Place, Plan, Progress, Store, Told};
+use crate::migrate::record::{Keeper, Lease, Loaded, Mode, Place, Plan, Progress, Store, Told};
 
 /// How often what has been counted becomes progress.
 const TICK: Duration = Duration::from_millis(200);
-/// Slots that stay uncovered for so long are not coming back by themselves.
-const UNCOVERED: Duration = Duration::from_secs(60);
 /// Lines for the log that wait; more are told to whoever listens, and forgotten.
 const LINES_MAX: usize = 1000;
 
@@ -101,7 +99,7 @@ impl Driver {
 
     /// Until the plan is at rest or somebody else's.
     pub async fn run(mut self, adopted: bool) {
-        if adopted {
+        if adopted && self.progress.standing.work() != Work::Rest {
             self.say(format!("taken over by {}", self.parts.instance));
         }
         if self.drive().await.is_err() {
@@ -114,6 +112,10 @@ impl Driver {
     async fn drive(&mut self) -> Result<(), LetGo> {
         // Behind it stands in `orders` what operators have told whoever drove the plan before.
         self.write().await;
+        if self.is_in_the_middle() {
+            // Neither an order nor a gate stops a plan with a slot open.
+            self.finish_open().await?;
+        }
         self.take_orders().await?;
         if self.progress.standing.work() != Work::Rest {
             self.reconcile().await?;
@@ -139,6 +141,13 @@ impl Driver {
                 Work::Finish => self.finish().await?,
             }
         }
+    }
+
+    /// Whether an earlier driver may have left slots open. A job of the servers' own goes on by itself, unless something is to be done behind it.
+    fn is_in_the_middle(&self) -> bool {
+        let begun = self.progress.open.iter().next().and_then(|slot| self.plan.batch_of(slot));
+        let is_moving = matches!(self.progress.standing.work(), Work::Move | Work::MoveBack);
+        is_moving && begun.is_some_and(|batch| batch.mode == Mode::Classic || !self.keeper.orders.is_empty())
     }
 
     fn check_lease(&self) -> Result<(), LetGo> {
@@ -221,10 +230,14 @@ impl Driver {
     /// What follows when slots stay uncovered: a closer look, and if that does not find them either, what has moved goes back.
     async fn answer_uncovered(&mut self) -> Result<(), LetGo> {
         let since = self.sentry.seen.borrow().uncovered;
-        if !self.parts.rollback_uncovered || self.stays || since.is_none_or(|since| since.elapsed() < UNCOVERED) {
+        let Some(limit) = self.parts.back_when_uncovered.filter(|limit| since.is_some_and(|since| since.elapsed() >= *limit))
+        else {
+            return Ok(());
+        };
+        if self.stays {
             return Ok(());
         }
-        let why = format!("slots have been uncovered for {UNCOVERED:?}: what has moved goes back");
+        let why = format!("slots have been uncovered for {limit:?}: what has moved goes back");
         if self.progress.standing.found(Fact::Uncovered(why.clone())) == self.progress.standing {
             return Ok(());
         }
