@@ -1,11 +1,23 @@
 //! PROXY MIGRATE on real clusters: plans, and what becomes of them.
 
+mod deaths;
+mod record;
 mod runs;
+mod troubles;
 
 use serde_json::Value;
 
 use crate::harness::cluster::tags_in;
 use crate::harness::{Client, Cluster, Proxy, Server};
+
+/// An account that may look at the nodes and nothing else: an instance that has it drives no plan, and so is not the one to be killed.
+const WATCHER: [(&str, &str); 2] = [("cluster.username", "watcher"), ("cluster.password", "secret")];
+
+/// The servers' command line for it.
+fn watcher() -> Vec<String> {
+    let words = "--user watcher on >secret ~* &* +@connection +cluster +command +scan +multi +exec";
+    words.split(' ').map(str::to_owned).collect()
+}
 
 /// A command's JSON document.
 fn json(admin: &mut Client, command: &str) -> Value {

@@ -8,28 +8,28 @@ use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
 use crate::migrate_execute::oracle::{Oracle, assert_whole};
 
 /// Soon enough for a test, and nothing is held against a machine that others use too.
-const SETTINGS: [(&str, &str); 2] = [("migrate.lease", "2s"), ("migrate.latency_limit", "60s")];
+pub(super) const SETTINGS: [(&str, &str); 2] = [("migrate.lease", "2s"), ("migrate.latency_limit", "60s")];
 
 /// Makes a plan and answers its id.
-fn plan(admin: &mut Client, words: &str) -> String {
+pub(super) fn plan(admin: &mut Client, words: &str) -> String {
     let plan = json(admin, &format!("PROXY MIGRATE PLAN {words}"));
     plan["plan"].as_str().unwrap_or_else(|| panic!("{words}: {plan}")).to_owned()
 }
 
-fn start(admin: &mut Client, id: &str) -> Value {
+pub(super) fn start(admin: &mut Client, id: &str) -> Value {
     json(admin, &format!("PROXY MIGRATE START {id}"))
 }
 
-fn status(admin: &mut Client, id: &str) -> Value {
+pub(super) fn status(admin: &mut Client, id: &str) -> Value {
     json(admin, &format!("PROXY MIGRATE STATUS {id}"))
 }
 
-fn state(status: &Value) -> &str {
+pub(super) fn state(status: &Value) -> &str {
     status["state"].as_str().unwrap_or("?")
 }
 
 /// Waits until the plan is in this state; any that needs an operator is a failure, unless it is the one.
-fn wait_for(admin: &mut Client, id: &str, expected: &str) -> Value {
+pub(super) fn wait_for(admin: &mut Client, id: &str, expected: &str) -> Value {
     wait_until(&format!("plan {id} to be {expected}"), || {
         let status = status(admin, id);
         match state(&status) {
@@ -40,13 +40,13 @@ fn wait_for(admin: &mut Client, id: &str, expected: &str) -> Value {
     })
 }
 
-fn log(admin: &mut Client, id: &str) -> String {
+pub(super) fn log(admin: &mut Client, id: &str) -> String {
     let lines = json(admin, &format!("PROXY MIGRATE LOG {id} 1000"));
     lines.as_array().expect("a list").iter().filter_map(|line| line["text"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
 /// Slots that each member owns, by its own word.
-fn owned(cluster: &Cluster) -> Vec<usize> {
+pub(super) fn owned(cluster: &Cluster) -> Vec<usize> {
     let own = |index: usize| {
         let id = &cluster.member(index).id;
         cluster.view_of(index).iter().find(|node| node.id == *id).map_or(0, |node| node.slot_count())
@@ -249,7 +249,7 @@ fn forgotten(cluster: &Cluster, client: &mut Client, [blocked, drafted]: [&str; 
     });
 }
 
-/// The instance that drives is killed, again and again; the other goes on each time, and clients notice nothing.
+/// The instance that drives is killed at whatever moment (see `deaths` for each of them), or sleeps for too long; the other goes on.
 fn takeover(server: Server) {
     let mut cluster = Cluster::of_masters(server);
     let front = Proxy::start_with(&cluster, &SETTINGS);

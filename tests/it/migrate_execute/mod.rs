@@ -3,7 +3,7 @@
 mod failovers;
 mod inside;
 mod jobs;
-mod mover;
+pub mod mover;
 pub mod oracle;
 mod troubles;
 

@@ -20,7 +20,7 @@ use super::inside::Inside;
 use crate::harness::{Cluster, PATIENCE};
 
 /// A clock in microseconds.
-type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
+pub type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Each is the next driver.
 static TOKENS: AtomicU64 = AtomicU64::new(1);
@@ -43,27 +43,33 @@ pub fn slots(range: Range<u16>) -> Vec<Slot> {
     range.filter_map(Slot::new).collect()
 }
 
+/// What a driver has in hand: a runtime, the cluster's map as it changes, connections, and the map's clock.
+pub fn connect(cluster: &Cluster, user: Option<(&str, &str)>) -> (Runtime, TopologyHandle, Dialer, Now) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let began = Instant::now();
+    let now_us: Now = Arc::new(move || began.elapsed().as_micros() as u64);
+    let credentials = Credentials { username: user.map(|user| user.0.into()), password: user.map(|user| user.1.into()) };
+    let Credentials { username, password } = credentials.clone();
+    let seeds = cluster.seeds().split(',').map(str::to_owned).collect();
+    let config = TopologyConfig { seeds, username, password, ..TopologyConfig::default() };
+    let clock = now_us.clone();
+    let topology = runtime.block_on(async move {
+        let topology = topology::start(config, move || clock());
+        topology.confirmed_since(0).await.expect("the cluster is found");
+        topology
+    });
+    let limit = Duration::from_secs(5);
+    let dialer = Dialer { credentials, dial_timeout: Duration::from_secs(1), reply_timeout: limit };
+    (runtime, topology, dialer, now_us)
+}
+
 impl Mover {
     pub fn new(cluster: &Cluster, user: Option<(&str, &str)>) -> Mover {
         Mover::with_limits(cluster, user, Limits { patience: PATIENCE, ..Limits::default() })
     }
 
     pub fn with_limits(cluster: &Cluster, user: Option<(&str, &str)>, limits: Limits) -> Mover {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let began = Instant::now();
-        let now_us: Now = Arc::new(move || began.elapsed().as_micros() as u64);
-        let credentials = Credentials { username: user.map(|user| user.0.into()), password: user.map(|user| user.1.into()) };
-        let Credentials { username, password } = credentials.clone();
-        let seeds = cluster.seeds().split(',').map(str::to_owned).collect();
-        let config = TopologyConfig { seeds, username, password, ..TopologyConfig::default() };
-        let clock = now_us.clone();
-        let topology = runtime.block_on(async move {
-            let topology = topology::start(config, move || clock());
-            topology.confirmed_since(0).await.expect("the cluster is found");
-            topology
-        });
-        let limit = Duration::from_secs(5);
-        let dialer = Dialer { credentials, dial_timeout: Duration::from_secs(1), reply_timeout: limit };
+        let (runtime, topology, dialer, now_us) = connect(cluster, user);
         Mover::of(runtime, topology, dialer, now_us, limits)
     }
 
