@@ -91,7 +91,7 @@ fn goals(server: Server) {
             let known = answer(&mut admin, "PROXY NODES JSON").contains(&new);
             if known { Ok(()) } else { Err(nodes) }
         });
-        run(&mut admin, &format!("FILL 127.0.0.1:{new_port} SHARE 3 OBSERVE 0"));
+        run(&mut admin, &format!("FILL 127.0.0.1:{new_port} SHARE 15 OBSERVE 0"));
         assert!(owned(&cluster)[3] > 0, "{:?}", owned(&cluster));
         // It stays a master, although it gives its last slot away.
         run(&mut admin, &format!("DRAIN {new} OBSERVE 0"));
