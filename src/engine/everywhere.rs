@@ -84,11 +84,11 @@ impl Engine {
     /// To every node of the map, replicas too: all do it, or an error says which did not.
     pub(super) fn everywhere(&mut self, index: u32, fan: Fan, frame: &[u8]) -> Result<(), Pause> {
         self.barrier(index)?;
-        if self.table.map.is_none() {
-            return self.await_map(index, frame);
-        }
         let entry = |node: &NodeId| &self.table.nodes[usize::from(node.0)];
         let in_map = (0..self.table.nodes.len() as u16).map(NodeId).filter(|node| entry(node).in_map);
+        if self.table.map.is_none() || in_map.clone().next().is_none() {
+            return self.await_map(index, frame);
+        }
         let (failed, alive): (Vec<NodeId>, Vec<NodeId>) = in_map.partition(|node| entry(node).failed);
         let nodes = alive.iter().chain(&failed).map(|node| entry(node).addr.clone()).collect();
         let merge = self.owe_merge(index, Job::Everywhere { fan, nodes });

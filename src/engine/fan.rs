@@ -43,7 +43,9 @@ impl Engine {
             return if self.refuses_acl(index, command) { Ok(()) } else { self.everywhere(index, fan, frame) };
         }
         self.barrier(index)?;
-        if self.table.map.is_none() {
+        let masters = if self.table.map.is_some() { self.master_targets() } else { Vec::new() };
+        // Of no parts it would never end.
+        if masters.is_empty() {
             return self.await_map(index, frame);
         }
         match command.name {
@@ -61,8 +63,10 @@ impl Engine {
                 None => (Job::Fan { fan, count }, None),
             },
         };
-        let targets =
-            if command.name == "SCRIPT|FLUSH" { self.table.all().map(Target::Node).collect() } else { self.master_targets() };
+        let mut targets = masters;
+        if command.name == "SCRIPT|FLUSH" && self.table.all().next().is_some() {
+            targets = self.table.all().map(Target::Node).collect();
+        }
         let merge = self.owe_merge(index, job);
         if fan == Fan::RandomKey {
             // How many keys there are is for the proxy to know; whether the user may have one is asked with the next question.
@@ -207,4 +211,34 @@ pub(super) fn null(proto: Proto) -> Vec<u8> {
     let mut out = Vec::new();
     encode::null(&mut out, proto);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::IoSlice, sync::Arc};
+
+    use crate::{
+        cluster::{Persona, SlotMap},
+        engine::{Engine, Scripts, Settings},
+    };
+
+    #[test]
+    fn without_masters_nobody_waits_for_ever() {
+        for command in ["DBSIZE", "INFO", "RANDOMKEY", "SCRIPT FLUSH", "ACL SAVE", "FLUSHALL"] {
+            let settings = Settings { retry_deadline_us: 1_000_000, ..Settings::default() };
+            let mut engine = Engine::new(settings, Arc::new(Scripts::new(1000)), 1, 0);
+            engine.map_published(Arc::new(SlotMap::new(1, 0, Vec::new(), &[], Persona::default())));
+            let client = engine.client_open(1, "127.0.0.1:1", "127.0.0.1:2");
+            engine.client_bytes(client, format!("{command}\r\n").as_bytes());
+            for second in 1..5 {
+                engine.set_now(second * 1_000_000);
+                engine.tick();
+            }
+            let mut slices = [IoSlice::new(&[]); 4];
+            let count = engine.client_chunks(client, &mut slices);
+            let told: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+            assert!(told.starts_with(b"-"), "{command}: {}", told.escape_ascii());
+            assert_eq!(engine.load().owed, 0, "{command}");
+        }
+    }
 }
