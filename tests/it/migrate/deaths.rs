@@ -115,7 +115,7 @@ fn killed_at_every_step(server: Server) {
     let mut driver = Proxy::start_with(&cluster, &SETTINGS);
     let id = plan(&mut driver.admin(), &format!("MOVE 0-29 FROM {a} TO {b} MODE classic OBSERVE 0"));
     // One key at a time, with long rests: a slot takes seconds.
-    json(&mut driver.admin(), &format!("PROXY MIGRATE THROTTLE {id} KEYS 1 DUTY 1"));
+    json(&mut driver.admin(), &format!("PROXY MIGRATE THROTTLE {id} KEYS 1 DUTY 2"));
     oracle.under_load(|| {
         assert_eq!(state(&start(&mut driver.admin(), &id)), "canary");
         pause(&mut driver.admin(), &id);

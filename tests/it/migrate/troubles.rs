@@ -12,7 +12,7 @@ use crate::harness::{Client, Cluster, Proxy, Server, wait_until};
 use crate::migrate_execute::oracle::{Oracle, assert_whole};
 
 const INDEX: &str = "{keyway}:plans";
-const SLOW: &str = "KEYS 1 DUTY 1";
+const SLOW: &str = "KEYS 1 DUTY 5";
 const FAST: &str = "KEYS 1000 DUTY 90";
 
 /// A connection to whoever serves a key.
