@@ -61,7 +61,7 @@
 //! - **A client is a user**: lanes are chosen by protocol version and user, so the cluster's own ACL rules hold. A tracking client is a
 //!   user of its own, because the servers remember what a connection has read.
 //! - **An open slot is pinned to its two ends**: on Redis a replica that takes over from the source does not know that the slot is open and
-//!   answers nil for what has moved, so the workers of the proxy that moves it ask nobody else until the marks are set again.
+//!   answers nil for what has moved, so the workers of all proxies, who read the plan's record, ask nobody else until the marks are set again.
 //! - **The classic executor sends a hand-over only when the target's former masters are back** (Valkey), and **the atomic one refuses a
 //!   source with keys in several databases**: Valkey 9.1 lost a shard, and acknowledged writes, in the tests.
 //! - **A lane keeps the bytes of what is in flight** until they are answered: a resend needs no copy on the way out.

@@ -4,6 +4,7 @@
 //! - `hot` — the slots that weigh most
 //! - `inventory`, `survey` — the facts, from every node itself
 //! - `plan` — PURE: the moves that reach a goal, and their order
+//! - `holds` — PURE: slots that are open, and between whom
 //! - `recovery`, `refusal`, `pace` — PURE: the next step of a slot, what an answer to MIGRATE means, how much at a time
 //! - `execute` — moves slots on real servers
 //! - `preflight` — PURE: what speaks against moving anything now
@@ -21,6 +22,7 @@ pub mod deep;
 pub mod draft;
 pub mod execute;
 pub mod gates;
+pub mod holds;
 pub mod hot;
 pub mod inventory;
 pub mod machine;
@@ -35,5 +37,6 @@ pub mod survey;
 pub mod verify;
 
 pub use coordinator::Coordinator;
+pub use holds::Holds;
 pub use inventory::Inventory;
 pub use slot_set::{NotSlots, SlotSet};

@@ -37,6 +37,9 @@ pub struct Pace {
     key_us: f64,
 }
 
+/// A source rests no longer than this at once.
+const REST_MAX: Duration = Duration::from_secs(5);
+
 /// The weight of the latest call in the average.
 const LEARNING: f64 = 0.2;
 
@@ -68,10 +71,11 @@ impl Pace {
         }
     }
 
-    /// The rest behind a call, so that the source has its share of time for others.
+    /// The rest behind a call, so that the source has its share of time for others; not for ever behind a large key, as its slot stays
+    /// open meanwhile.
     pub fn rest(took: Duration, throttle: &Throttle) -> Duration {
         let duty = throttle.duty.clamp(0.01, 1.0);
-        took.mul_f64((1.0 - duty) / duty)
+        took.mul_f64((1.0 - duty) / duty).min(REST_MAX)
     }
 }
 
@@ -109,5 +113,8 @@ mod tests {
         assert_eq!(Pace::rest(Duration::from_millis(4), &half), Duration::from_millis(4));
         let full = Throttle { duty: 1.0, ..half };
         assert_eq!(Pace::rest(Duration::from_millis(4), &full), Duration::ZERO);
+        let little = Throttle { duty: 0.01, ..half };
+        assert_eq!(Pace::rest(Duration::from_millis(10), &little), Duration::from_millis(990));
+        assert_eq!(Pace::rest(Duration::from_secs(60), &little), REST_MAX);
     }
 }

@@ -105,7 +105,7 @@ async fn ask(dialer: &Dialer, addr: &Addr, depth: Depth) -> Result<Told, String>
 }
 
 /// What a migration does on nodes, in forms that do nothing: whoever may not give them at all is told so first.
-const RIGHTS: [(&str, &[&str]); 9] = [
+const RIGHTS: [(&str, &[&str]); 12] = [
     ("cluster|setslot", &["CLUSTER", "SETSLOT", "16384", "STABLE"]),
     ("cluster|getkeysinslot", &["CLUSTER", "GETKEYSINSLOT", "0", "0"]),
     ("migrate", &["MIGRATE", "127.0.0.1", "1", "{keyway}probe", "x", "1"]),
@@ -116,6 +116,9 @@ const RIGHTS: [(&str, &[&str]); 9] = [
     ("client|setname", &["CLIENT", "SETNAME", ""]),
     ("client|list", &["CLIENT", "LIST", "TYPE", "pubsub"]),
     ("wait", &["WAIT", "0", "0"]),
+    ("unlink", &["UNLINK", "{keyway}probe"]),
+    ("asking", &["ASKING"]),
+    ("exists", &["EXISTS", "{keyway}probe"]),
 ];
 
 /// As `RIGHTS`, where whole slots can be moved at once. There is no such node.

@@ -104,6 +104,7 @@ pub fn start(config: TopologyConfig, now_us: impl Fn() -> u64 + Send + Sync + 's
         hints: handle.hints.clone(),
         moves: handle.moves.clone(),
         pins: Vec::new(),
+        held: Vec::new(),
         counters: handle.counters.clone(),
         published,
         pace: Pace::default(),
@@ -149,6 +150,11 @@ impl TopologyHandle {
     /// Takes a pin back.
     pub fn unpin(&self, slot: Slot) {
         self.moves.add([Change::Unpin(slot)]);
+    }
+
+    /// Says which slots are being moved by whichever proxy, and between whom: as `pin`, until it is said anew. Pins go before.
+    pub fn hold(&self, held: Vec<Pin>) {
+        self.moves.add([Change::Hold(held)]);
     }
 
     /// A map whose questions were sent at `since_us` or later, refreshed for the purpose. `None` when the task has ended. It

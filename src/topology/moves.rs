@@ -13,6 +13,8 @@ pub(super) enum Change {
     Owner(Slot, Arc<str>),
     Pin(Pin),
     Unpin(Slot),
+    /// These slots are held, and no others; a pin of this proxy's own goes before.
+    Hold(Vec<Pin>),
 }
 
 /// Changes that the map does not show yet, in the order in which they were made.

@@ -36,6 +36,8 @@ pub(super) struct Refresher {
     pub moves: Arc<Moves>,
     /// Stand in every map that is published.
     pub pins: Vec<Pin>,
+    /// What whichever proxy has pinned.
+    pub held: Vec<Pin>,
     pub counters: Arc<Counters>,
     pub published: watch::Sender<Option<Arc<SlotMap>>>,
     pub pace: Pace,
@@ -224,7 +226,7 @@ impl Refresher {
 
     fn publish(&mut self, current: Option<&SlotMap>, mut map: SlotMap) -> Outcome {
         self.polling.retain(&map);
-        map.pins = self.pins.clone();
+        map.pins = self.all_pins();
         let changed = current.is_none_or(|current| !current.same_cluster_state(&map));
         if changed {
             map.version += 1;
@@ -239,23 +241,31 @@ impl Refresher {
     fn adopt_changes(&mut self, changes: Vec<Change>) {
         let mut moved: Vec<(Slot, Arc<str>)> = Vec::new();
         for change in changes {
-            let (Change::Owner(slot, _) | Change::Pin(Pin { slot, .. }) | Change::Unpin(slot)) = &change;
-            self.pins.retain(|pin| pin.slot != *slot);
+            if let Change::Owner(slot, _) | Change::Pin(Pin { slot, .. }) | Change::Unpin(slot) = &change {
+                self.pins.retain(|pin| pin.slot != *slot);
+            }
             match change {
                 Change::Owner(slot, to) => moved.push((slot, to)),
                 Change::Pin(pin) => self.pins.push(pin),
                 Change::Unpin(_) => {}
+                Change::Hold(held) => self.held = held,
             }
         }
         let current = self.published.borrow().clone();
         if let Some(current) = current {
             let mut map = current.with_owners(&moved);
-            map.pins = self.pins.clone();
+            map.pins = self.all_pins();
             map.version += 1;
             self.counters.changes.fetch_add(1, Relaxed);
             // Hundreds a second are no news to anybody but the workers.
             self.published.send_replace(Some(Arc::new(map)));
         }
+    }
+
+    /// What is held, but for what is pinned here.
+    fn all_pins(&self) -> Vec<Pin> {
+        let held = self.held.iter().filter(|held| self.pins.iter().all(|pin| pin.slot != held.slot));
+        self.pins.iter().chain(held).cloned().collect()
     }
 
     /// Asks the nodes that have not said what they are, mostly replicas: one that is promoted must be known by then.

@@ -1,6 +1,7 @@
 //! The coordinator of one instance: what operators ask of plans, and the task that drives them.
 
 mod driver;
+mod held;
 mod look;
 mod orders;
 mod refused;
@@ -77,7 +78,14 @@ impl Coordinator {
         let (words, taken) = mpsc::channel(WORDS_MAX);
         let events = broadcast::Sender::new(EVENTS_MAX);
         let task = Task::new(parts.clone(), taken, events.clone());
-        (Coordinator { parts, words, events }, task.run())
+        let holding = held::hold_open_slots(parts.clone());
+        let both = async move {
+            tokio::select! {
+                () = task.run() => {}
+                () = holding => {}
+            }
+        };
+        (Coordinator { parts, words, events }, both)
     }
 
     fn store(&self) -> Store {

@@ -2,10 +2,12 @@
 
 use super::orders::Beginning;
 use super::{Coordinator, Refused};
+use crate::cluster::OpenMark;
+use crate::migrate::Holds;
 use crate::migrate::draft::{Left, OpenSlots, of_open_slots};
 use crate::migrate::machine::{Order, Standing};
 use crate::migrate::preflight::Finding;
-use crate::migrate::record::{Loaded, Progress};
+use crate::migrate::record::{Loaded, Plan, PlanBatch, Progress};
 use crate::migrate::verify::verify;
 
 impl Coordinator {
@@ -40,6 +42,21 @@ impl Coordinator {
         self.take_up(open, Standing::adopted()).await
     }
 
+    /// The slots that their sources say are open: what lies at the targets is there because of that. A mark at the target alone may be
+    /// of long ago, and the source has served the slot since.
+    async fn marked_at_source(&self, plan: &Plan) -> Result<Holds, Refused> {
+        let inventory = self.inventory().await?;
+        let mut holds = Holds::default();
+        for open in inventory.open_slots() {
+            let OpenMark::Migrating { slot, to } = open.mark else { continue };
+            let is_ours = |batch: &&PlanBatch| (batch.source.as_str(), batch.target.as_str()) == (&*open.holder, &*to);
+            if let Some(batch) = plan.batch_of(slot).filter(is_ours) {
+                holds.hold([slot], &batch.source, &batch.target);
+            }
+        }
+        Ok(holds)
+    }
+
     async fn take_up(&self, open: OpenSlots, standing: Standing) -> Result<(Option<Loaded>, Vec<Left>), Refused> {
         let OpenSlots { plan, left } = open;
         if plan.batches.is_empty() {
@@ -52,8 +69,7 @@ impl Coordinator {
         }
         let mut store = self.store();
         let place = store.draft(&plan).await?;
-        // What lies at the targets is there because of these very marks.
-        let progress = Progress { open: plan.slots(), ..Progress::drafted() };
+        let progress = Progress { open: plan.slots(), holds: self.marked_at_source(&plan).await?, ..Progress::drafted() };
         let loaded = Loaded { place, plan, progress, version: 1, lease: None, orders: 0 };
         self.begin(store, loaded, Beginning::At(standing)).await.map(|loaded| (Some(loaded), left))
     }

@@ -1,5 +1,10 @@
 //! What an executor's events come to, between two looks.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use crate::cluster::Slot;
 use crate::migrate::execute::Event;
 use crate::migrate::inventory::short;
@@ -11,6 +16,11 @@ const LINES_MAX: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct News {
     pub done: Vec<Slot>,
+    /// Slots that were opened, or found open.
+    pub begun: Vec<Slot>,
+    /// Slots that are in order between these masters.
+    pub settled: Vec<(Slot, Arc<str>, Arc<str>)>,
+    pub unacknowledged: BTreeMap<Slot, Vec<Bytes>>,
     pub keys: u64,
     /// For whoever listens.
     pub told: Vec<String>,
@@ -51,7 +61,15 @@ impl Tally {
             self.waiting = None;
         }
         match event {
-            Event::Stepped { .. } => {}
+            Event::Stepped { slot, .. } => {
+                if self.news.begun.last() != Some(&slot) {
+                    self.news.begun.push(slot);
+                }
+            }
+            Event::Settled { slot, source, target } => self.news.settled.push((slot, source, target)),
+            Event::Unacknowledged { slot, keys } => {
+                self.news.unacknowledged.insert(slot, keys);
+            }
             Event::KeysMoved { keys, .. } => self.news.keys += keys as u64,
             Event::BigKey { slot, key, bytes } => {
                 self.log(format!(

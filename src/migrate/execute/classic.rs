@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::yield_now;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::announce::Opinion;
 use super::drain::{PAGE, keys_of};
@@ -17,7 +17,8 @@ use super::patience::{Patience, Trip};
 use super::{Done, Event, Executor, Leg, Listener, Orders};
 use crate::cluster::Slot;
 use crate::control::Reply;
-use crate::migrate::recovery::{self, Mark, Observed, Owner, Step};
+use crate::migrate::Holds;
+use crate::migrate::recovery::{self, Known, Mark, Observed, Owner, Step, Trouble};
 use crate::topology::TopologyHandle;
 
 /// The target is made the owner only on the strength of a look at the source that is no older.
@@ -29,18 +30,20 @@ const ANNOUNCE_LIMIT: Duration = Duration::from_secs(5);
 /// A slot on its way.
 pub(super) struct Passage {
     pub slot: Slot,
-    /// It was begun before, so marks that are missing were lost.
-    pub begun: bool,
-    /// The source lost its mark while the target held keys: a key that both hold is not simply the source's.
-    pub contested: bool,
+    /// The masters between which it was open when it was last in order; none before it is begun. All its requests go to these. While
+    /// the source is another, nobody has been let to that, and a key that both ends hold is not simply the source's.
+    pub ends: Option<[Arc<str>; 2]>,
     /// Keys of the MIGRATE that was not answered, in this database: each may be here or there.
     pub unsettled: Option<(u32, Vec<Bytes>)>,
-    /// Keys of a MIGRATE in which the source was lost: where both ends hold one, the source's copy is the newer.
+    /// Keys of a MIGRATE that came to no good end: where both ends hold one, the source's copy is the newer.
     pub unacknowledged: BTreeSet<Bytes>,
+    /// No replica has said that it knows of the last batch.
+    pub unconfirmed: bool,
     pub target_at: Option<(String, u16)>,
     /// Its first keys, which the source listed when it was marked.
     pub listed: Option<Vec<Bytes>>,
     pub source_has_replicas: bool,
+    pub target_has_replicas: bool,
     pub keys: u64,
     pub bytes: u64,
     /// Masters that name another owner, as far as they were asked.
@@ -49,45 +52,47 @@ pub(super) struct Passage {
     announcing_since: Option<Instant>,
     unheard: BTreeSet<Arc<str>>,
     looked: bool,
+    /// What the source had at the last look.
+    had: Option<Had>,
     /// A former master of the target was down when the slot was ready to be handed over.
     lurked: Option<Arc<str>>,
     pin: Pinned,
 }
 
+/// A source, and how many of its keys were still to move.
+struct Had {
+    node: Arc<str>,
+    run: String,
+    keys: u64,
+}
+
 /// While a slot is open its requests go to its two ends only: a replica that takes over from one of them may not know that it is open.
+/// This is for the clients of this process, and at once; the record's `Holds` are for all, and last longer.
 struct Pinned {
     topology: TopologyHandle,
     slot: Slot,
-    ends: Option<[Arc<str>; 2]>,
-}
-
-impl Pinned {
-    fn set(&mut self, ends: [Arc<str>; 2]) {
-        if self.ends.as_ref() != Some(&ends) {
-            self.topology.pin(self.slot, ends.clone());
-            self.ends = Some(ends);
-        }
-    }
+    set: bool,
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if self.ends.is_some() {
+        if self.set {
             self.topology.unpin(self.slot);
         }
     }
 }
 
 impl Passage {
-    fn new(slot: Slot, begun: bool, topology: &TopologyHandle) -> Passage {
-        Passage {
+    fn new(slot: Slot, resumed: &Holds, topology: &TopologyHandle) -> Passage {
+        let mut passage = Passage {
             slot,
-            begun,
-            contested: false,
+            ends: None,
             unsettled: None,
-            unacknowledged: BTreeSet::new(),
+            unacknowledged: resumed.unacknowledged(slot).map(Bytes::copy_from_slice).collect(),
+            unconfirmed: false,
             target_at: None,
             source_has_replicas: false,
+            target_has_replicas: false,
             keys: 0,
             bytes: 0,
             differing: None,
@@ -96,8 +101,67 @@ impl Passage {
             announcing_since: None,
             unheard: BTreeSet::new(),
             looked: false,
+            had: None,
             lurked: None,
-            pin: Pinned { topology: topology.clone(), slot, ends: None },
+            pin: Pinned { topology: topology.clone(), slot, set: false },
+        };
+        if let Some(ends) = resumed.ends(slot) {
+            passage.hold(ends.map(Arc::from));
+        }
+        passage
+    }
+
+    /// Requests for the slot go to these two only.
+    fn hold(&mut self, ends: [Arc<str>; 2]) {
+        if self.ends.as_ref() != Some(&ends) {
+            self.pin.topology.pin(self.slot, ends.clone());
+            self.pin.set = true;
+            self.ends = Some(ends);
+        }
+    }
+
+    fn known(&self, source: &str) -> Known {
+        match &self.ends {
+            None => Known::Nothing,
+            Some([at, _]) if **at == *source => Known::Open,
+            Some(_) => Known::Held,
+        }
+    }
+
+    /// The target may have got these although the source goes on with them.
+    pub fn doubt(&mut self, keys: &[Bytes], tell: Listener<'_>) {
+        self.unacknowledged.extend(keys.iter().cloned());
+        self.tell_doubts(tell);
+    }
+
+    /// These are the target's.
+    pub fn trust(&mut self, keys: &[Bytes], tell: Listener<'_>) {
+        if !self.unacknowledged.is_empty() {
+            for key in keys {
+                self.unacknowledged.remove(key);
+            }
+            self.tell_doubts(tell);
+        }
+    }
+
+    fn tell_doubts(&self, tell: Listener<'_>) {
+        tell(Event::Unacknowledged { slot: self.slot, keys: self.unacknowledged.iter().cloned().collect() });
+    }
+
+    /// Notes what the source has, and complains when it was started anew and has lost keys.
+    fn note_source(&mut self, node: &Arc<str>, run: &str, found: u64) -> Result<(), Trouble> {
+        let same_node = self.had.as_ref().filter(|had| had.node == *node);
+        if same_node.is_some_and(|had| had.run != run && recovery::has_lost_keys(had.keys, found)) {
+            return Err(Trouble::SourceEmptied);
+        }
+        self.had = Some(Had { node: node.clone(), run: run.to_owned(), keys: found });
+        Ok(())
+    }
+
+    /// So many keys are gone from the source, or may be.
+    pub fn expect_fewer(&mut self, keys: usize) {
+        if let Some(had) = &mut self.had {
+            had.keys = had.keys.saturating_sub(keys as u64);
         }
     }
 }
@@ -110,8 +174,7 @@ impl Executor {
                 return Err(Halt::Stopped);
             }
             let begun = Instant::now();
-            let passage =
-                self.move_slot(Passage::new(*slot, orders.resumed.contains(*slot), &self.topology), orders, tell).await?;
+            let passage = self.move_slot(Passage::new(*slot, &orders.resumed, &self.topology), orders, tell).await?;
             let (keys, bytes) = (passage.keys, passage.bytes);
             tell(Event::SlotDone { slot: *slot, keys, bytes, took: begun.elapsed() });
             done = Done { slots: done.slots + 1, keys: done.keys + keys, bytes: done.bytes + bytes };
@@ -148,21 +211,41 @@ impl Executor {
             self.settle(passage, tell).await?;
             sight = self.nodes.look(slot).await?;
         }
+        let (source, target) = (self.nodes.id(End::Source), self.nodes.id(End::Target));
+        let is_closed = sight.seen.owner_at_source == Owner::Source && sight.seen.source_mark == Mark::None;
+        if is_closed && sight.source_has_replicas && Instant::now() < orders.held_from {
+            sleep_until(orders.held_from).await;
+            sight = self.nodes.look(slot).await?;
+        }
+        (passage.source_has_replicas, passage.target_has_replicas) = (sight.source_has_replicas, sight.target_has_replicas);
+        let is_open = (sight.seen.source_mark, sight.seen.target_mark) == (Mark::Ours, Mark::Ours);
+        if passage.unconfirmed && is_open {
+            self.confirm(passage).await?;
+            sight = self.nodes.look(slot).await?;
+        }
         if (sight.seen.owner_at_source, sight.seen.owner_at_target) == (Owner::Target, Owner::Target) {
             sight.seen.announced = self.is_announced(passage, tell).await?;
         }
         passage.target_at = sight.target_at.take();
-        passage.source_has_replicas = sight.source_has_replicas;
+        if sight.seen.owner_at_source == Owner::Source {
+            let run = self.end(End::Source)?.run.clone();
+            passage.note_source(&source, &run, sight.source_keys).map_err(Trip::Doubt)?;
+        }
         if !std::mem::replace(&mut passage.looked, true) && sight.seen.source_mark == Mark::Ours {
             // Whoever opened it may have left a MIGRATE behind that the target is still to see.
             passage.unsettled = Some((0, Vec::new()));
             return Err(Trip::Refused("an earlier driver's last command is waited for".into()));
         }
-        if sight.seen.source_mark == Mark::Ours {
-            passage.pin.set([self.nodes.id(End::Source), self.nodes.id(End::Target)]);
+        if is_open && passage.ends.as_ref() != Some(&[source.clone(), target.clone()]) {
+            if passage.known(&source) == Known::Held && sight.seen.target_has_keys {
+                self.settle_conflicts(passage, orders, tell).await?;
+                sight = self.nodes.look(slot).await?;
+            }
+            passage.hold([source.clone(), target.clone()]);
+            tell(Event::Settled { slot, source: source.clone(), target });
         }
         loop {
-            let step = recovery::next(sight.seen, passage.begun);
+            let step = recovery::next(sight.seen, passage.known(&source));
             match step {
                 Step::Stop(trouble) => return Err(Trip::Doubt(trouble)),
                 Step::Done => return Ok(step),
@@ -172,7 +255,7 @@ impl Executor {
             tell(Event::Stepped { slot, step });
             // Whoever listens may have seen enough.
             yield_now().await;
-            match accomplished(step, sight.seen, passage).filter(|_| passage.unsettled.is_none()) {
+            match accomplished(step, sight.seen, passage, &source).filter(|_| passage.unsettled.is_none()) {
                 Some(seen) => sight.seen = seen,
                 None => return Ok(step),
             }
@@ -201,15 +284,15 @@ impl Executor {
         match step {
             Step::OpenTarget => {
                 self.set_slot(End::Target, slot, &["IMPORTING", &source], "").await?;
-                if passage.pin.ends.is_none() {
-                    passage.pin.set([source, target]);
+                if passage.ends.is_none() {
+                    passage.hold([source, target]);
                 }
-                passage.begun = true;
             }
             Step::OpenSource => {
-                passage.contested |= sight.seen.source_mark == Mark::None && sight.seen.target_has_keys;
+                if passage.ends.is_none() {
+                    passage.hold([source, target.clone()]);
+                }
                 self.open_source(passage, &target).await?;
-                passage.begun = true;
             }
             Step::Drain => self.drain(passage, orders, tell).await?,
             Step::Own => {
@@ -232,7 +315,7 @@ impl Executor {
                     )));
                 }
                 self.own(slot, sight, &source, &target).await?;
-                passage.pin.ends = None;
+                passage.pin.set = false;
                 self.topology.slots_moved(&[slot], &target);
             }
             Step::Clear => {
@@ -318,10 +401,13 @@ impl Executor {
 
 /// The slot behind a step that the nodes have accepted, as far as the look before it is still good; otherwise they are looked at again,
 /// always before the target is made the owner.
-fn accomplished(step: Step, seen: Observed, passage: &Passage) -> Option<Observed> {
+fn accomplished(step: Step, seen: Observed, passage: &Passage, source: &str) -> Option<Observed> {
     match step {
         Step::OpenTarget => Some(Observed { target_mark: Mark::Ours, ..seen }),
-        Step::OpenSource if seen.source_has_keys => Some(Observed { source_mark: Mark::Ours, ..seen }),
+        // What both ends may hold is settled behind the next look.
+        Step::OpenSource if seen.source_has_keys && passage.known(source) == Known::Open => {
+            Some(Observed { source_mark: Mark::Ours, ..seen })
+        }
         Step::Own => Some(Observed { owner_at_target: Owner::Target, target_mark: Mark::None, ..seen }),
         Step::Clear => Some(Observed { owner_at_source: Owner::Target, source_mark: Mark::None, ..seen }),
         Step::Announce if passage.announced => Some(Observed { announced: true, ..seen }),

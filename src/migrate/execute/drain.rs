@@ -11,6 +11,7 @@ use super::halt::{End, Halt};
 use super::nodes::{Node, text};
 use super::patience::Trip;
 use super::{Event, Executor, Kept, Listener, Orders};
+use crate::cluster::Slot;
 use crate::control::{Pipeline, Reply};
 use crate::migrate::pace::Pace;
 use crate::migrate::refusal::{Moved, judge};
@@ -26,8 +27,11 @@ const IO_LIMIT_MAX: Duration = Duration::from_secs(5);
 /// And a large key so much longer: the target says nothing until it has read it whole.
 const BYTES_PER_SECOND_MIN: u64 = 20 << 20;
 
-/// How long a batch waits for one replica of the source to know that its keys are gone.
-const REPLICA_WAIT_MS: &str = "100";
+/// How long a replica of either end may take to know of a batch before others are told that it is waited for.
+const REPLICA_WAIT_MS: &str = "200";
+
+/// Keys that both ends are asked for at once.
+const ASKED: usize = 1000;
 
 /// The runtime's timers count milliseconds.
 const TIMER: Duration = Duration::from_millis(1);
@@ -59,7 +63,7 @@ impl Executor {
                 {
                     tell(Event::BigKey { slot: passage.slot, key: key.clone(), bytes: *bytes });
                 }
-                self.rest().await;
+                self.rest(orders).await;
                 let took = self.migrate(passage, database, batch, tell).await?;
                 self.pace.learn(batch.len(), took);
                 self.rested_at = self.rested_at.max(Instant::now() - took) + took + Pace::rest(took, &throttle);
@@ -74,10 +78,16 @@ impl Executor {
     }
 
     /// The source has its rest between two MIGRATEs, in which other commands may run. Less than a timer can measure is made up for
-    /// behind a later one.
-    async fn rest(&self) {
-        if self.rested_at > Instant::now() + TIMER {
-            sleep_until(self.rested_at).await;
+    /// behind a later one. A new throttle ends it: a rest may be long behind a large key.
+    async fn rest(&self, orders: &Orders) {
+        if self.rested_at <= Instant::now() + TIMER {
+            return;
+        }
+        let mut throttle = orders.throttle.clone();
+        throttle.mark_unchanged();
+        tokio::select! {
+            () = sleep_until(self.rested_at) => {}
+            _ = throttle.changed() => {}
         }
     }
 
@@ -120,26 +130,30 @@ impl Executor {
         let keys: Vec<Bytes> = batch.iter().map(|(key, _)| key.clone()).collect();
         let bytes: u64 = batch.iter().map(|(_, bytes)| bytes).sum();
         let began = Instant::now();
-        let reply = self.send(passage, database, &keys, bytes, !passage.contested).await?;
+        passage.expect_fewer(keys.len());
+        let reply = self.send(passage, database, &keys, bytes, tell).await?;
         let took = began.elapsed();
         let line = text(&reply);
         let moved = judge(if matches!(reply, Reply::Error(_)) { Err(&line) } else { Ok(&line) });
         match moved {
             Moved::All => self.acknowledge(passage, &keys, bytes, took, tell).await?,
-            Moved::Busy => self.resolve(passage, database, &keys, tell).await?,
             Moved::NotSent => {
                 passage.unsettled = None;
                 return Err(Trip::Refused(format!("the source cannot connect to the target at {}", self.target_at(passage))));
             }
             Moved::Unknown => {
-                self.note_left(passage, database, keys).await?;
+                self.note_left(passage, database, keys, tell).await?;
                 return Err(Trip::Refused(format!("the target did not answer the source in time: {line}")));
             }
             Moved::Refused(cause) => {
+                passage.doubt(&keys, tell);
                 passage.unsettled = None;
                 return Err(Trip::Halt(Halt::Refused { slot: passage.slot, cause }));
             }
-            Moved::LookAgain => return Err(Trip::Refused(format!("MIGRATE is answered with '{line}'"))),
+            Moved::Busy | Moved::LookAgain => {
+                self.note_left(passage, database, keys, tell).await?;
+                return Err(Trip::Refused(format!("MIGRATE is answered with '{line}'")));
+            }
         }
         Ok(took)
     }
@@ -150,7 +164,7 @@ impl Executor {
         database: u32,
         keys: &[Bytes],
         bytes: u64,
-        replace: bool,
+        tell: Listener<'_>,
     ) -> Result<Reply, Trip> {
         let (host, port) =
             self.target_at(passage).rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())).unwrap_or_default();
@@ -162,10 +176,7 @@ impl Executor {
             (source.node_timeout / 3).clamp(IO_LIMIT_MIN, IO_LIMIT_MAX) + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN);
         let (database_text, limit_text) = (database.to_string(), limit.as_millis().to_string());
         let mut words: Vec<&[u8]> =
-            vec![b"MIGRATE", host.as_bytes(), port.as_bytes(), b"", database_text.as_bytes(), limit_text.as_bytes()];
-        if replace {
-            words.push(b"REPLACE");
-        }
+            vec![b"MIGRATE", host.as_bytes(), port.as_bytes(), b"", database_text.as_bytes(), limit_text.as_bytes(), b"REPLACE"];
         match (&credentials.username, &credentials.password) {
             (Some(username), Some(password)) => words.extend([&b"AUTH2"[..], username.as_bytes(), password.as_bytes()]),
             (None, Some(password)) => words.extend([&b"AUTH"[..], password.as_bytes()]),
@@ -179,7 +190,7 @@ impl Executor {
         source.connection.set_reply_timeout(limit * 4 + Duration::from_secs(5));
         let reply = source.connection.call(&words).await.map_err(&lost);
         if reply.is_err() {
-            passage.unacknowledged.extend(keys.iter().cloned());
+            passage.doubt(keys, tell);
         } else {
             source.connection.set_reply_timeout(reply_timeout);
         }
@@ -203,19 +214,50 @@ impl Executor {
         tell: Listener<'_>,
     ) -> Result<(), Trip> {
         (passage.unsettled, passage.keys, passage.bytes) = (None, passage.keys + keys.len() as u64, passage.bytes + bytes);
+        passage.trust(keys, tell);
+        passage.unconfirmed = true;
         tell(Event::KeysMoved { slot: passage.slot, keys: keys.len(), bytes, took });
-        let source = self.end(End::Source)?;
-        if passage.source_has_replicas && !source.server.replicates_marks() {
-            // A replica that takes over without knowing it would bring these keys back.
-            source.connection.call(["WAIT", "1", REPLICA_WAIT_MS]).await.map_err(Trip::lost(End::Source, &source.id))?;
-        }
+        self.confirm(passage).await
+    }
+
+    /// Waits until a replica of the source knows that the last batch is gone, and one of the target that it has come: whichever takes
+    /// over without knowing it would bring keys back, or lose them. Nothing more moves before.
+    pub(super) async fn confirm(&mut self, passage: &mut Passage) -> Result<(), Trip> {
+        let (asks_source, asks_target) = (passage.source_has_replicas, passage.target_has_replicas);
+        let touched = if asks_target { touched_key(passage.slot) } else { String::new() };
+        let Some((_, source, _, target)) = self.nodes.pair() else { return Err(Trip::Refused("an end is not connected".into())) };
+        let (mut at_source, mut at_target) = (Pipeline::new(), Pipeline::new());
+        at_source.push(["WAIT", "1", REPLICA_WAIT_MS]);
+        // The keys came by a connection of the source's, and WAIT counts what its own connection has written.
+        at_target.push(["ASKING"]).push(["EVAL", TOUCH, "1", &touched]).push(["WAIT", "1", REPLICA_WAIT_MS]);
+        let (source, target) = tokio::join!(
+            is_replicated(source, End::Source, at_source, asks_source),
+            is_replicated(target, End::Target, at_target, asks_target)
+        );
+        source?;
+        target?;
+        passage.unconfirmed = false;
         Ok(())
     }
 
     /// A MIGRATE broke off: notes which of its keys are still at the source, at once, before clients remove more of them.
-    async fn note_left(&mut self, passage: &mut Passage, database: u32, keys: Vec<Bytes>) -> Result<(), Trip> {
-        let left = self.present(End::Source, database, &keys).await?;
+    async fn note_left(
+        &mut self,
+        passage: &mut Passage,
+        database: u32,
+        keys: Vec<Bytes>,
+        tell: Listener<'_>,
+    ) -> Result<(), Trip> {
+        let left = match self.present(End::Source, database, &keys).await {
+            Ok(left) => left,
+            Err(trip) => {
+                passage.doubt(&keys, tell);
+                return Err(trip);
+            }
+        };
         passage.keys += (keys.len() - left.len()) as u64;
+        passage.unconfirmed = true;
+        passage.doubt(&left, tell);
         passage.unsettled = Some((database, left));
         Ok(())
     }
@@ -281,31 +323,88 @@ impl Executor {
         Ok(found)
     }
 
-    /// Both ends hold a key, because the source's shard failed over. A key that was acknowledged has been the target's since, and the
-    /// source's new master missed only that it is gone; a key that was not is the source's.
-    async fn resolve(&mut self, passage: &mut Passage, database: u32, keys: &[Bytes], tell: Listener<'_>) -> Result<(), Trip> {
-        let left = self.present(End::Source, database, keys).await?;
-        passage.keys += (keys.len() - left.len()) as u64;
-        let both = self.present(End::Target, database, &left).await?;
-        for key in both {
-            let kept = if passage.unacknowledged.contains(&key) { Kept::Source } else { Kept::Target };
-            match kept {
-                Kept::Source => {
-                    let reply = self.send(passage, database, std::slice::from_ref(&key), 0, true).await?;
-                    if let Reply::Error(error) = reply {
-                        return Err(Trip::Refused(format!("MIGRATE is answered with '{error}'")));
-                    }
-                }
-                Kept::Target => {
-                    let source = self.end(End::Source)?;
-                    let lost = Trip::lost(End::Source, &source.id);
-                    source.connection.call([&b"UNLINK"[..], &key]).await.map_err(lost)?;
+    /// The source's shard has failed over, and its new master may not know what was moved last: looks for keys that both ends hold, and
+    /// drops one copy of each. Nobody is let to the new master meanwhile, so that none of them changes.
+    pub(super) async fn settle_conflicts(
+        &mut self,
+        passage: &mut Passage,
+        orders: &Orders,
+        tell: Listener<'_>,
+    ) -> Result<(), Trip> {
+        let slot = passage.slot.to_string();
+        let source = self.end(End::Source)?;
+        let (databases, lost) = (source.databases, Trip::lost(End::Source, &source.id));
+        for database in 0..databases {
+            let source = self.end(End::Source)?;
+            source.select(database).await.map_err(&lost)?;
+            let count = text(&source.connection.call(["CLUSTER", "COUNTKEYSINSLOT", &slot]).await.map_err(&lost)?);
+            let reply = source.connection.call(["CLUSTER", "GETKEYSINSLOT", &slot, &count]).await.map_err(&lost)?;
+            let refusal = text(&reply);
+            let keys = keys_of(reply)
+                .ok_or_else(|| Trip::Refused(format!("the source answers GETKEYSINSLOT {slot} {count} with '{refusal}'")))?;
+            for keys in keys.chunks(ASKED) {
+                orders.fence.check()?;
+                for key in self.present(End::Target, database, keys).await? {
+                    self.resolve(passage, database, key, tell).await?;
                 }
             }
-            passage.keys += 1;
-            tell(Event::Conflict { slot: passage.slot, key, kept });
         }
-        passage.unsettled = None;
         Ok(())
     }
+
+    /// Both ends hold a key. If it was acknowledged it has been the target's since, and the source's new master missed only that it is
+    /// gone; if it was not it is the source's.
+    async fn resolve(&mut self, passage: &mut Passage, database: u32, key: Bytes, tell: Listener<'_>) -> Result<(), Trip> {
+        let kept = if passage.unacknowledged.contains(&key) { Kept::Source } else { Kept::Target };
+        let (command, reply) = match kept {
+            Kept::Source => {
+                let reply = self.send(passage, database, std::slice::from_ref(&key), 0, tell).await?;
+                passage.unsettled = None;
+                ("MIGRATE", reply)
+            }
+            Kept::Target => {
+                let source = self.end(End::Source)?;
+                let lost = Trip::lost(End::Source, &source.id);
+                source.select(database).await.map_err(&lost)?;
+                ("UNLINK", source.connection.call([&b"UNLINK"[..], &key]).await.map_err(lost)?)
+            }
+        };
+        match reply {
+            // Its time was over meanwhile.
+            Reply::Error(error) if kept == Kept::Target && error.starts_with("ASK ") => {}
+            Reply::Error(error) => return Err(Trip::Refused(format!("the source answers {command} with '{error}'"))),
+            _ => {}
+        }
+        passage.trust(std::slice::from_ref(&key), tell);
+        passage.expect_fewer(1);
+        (passage.keys, passage.unconfirmed) = (passage.keys + 1, true);
+        tell(Event::Conflict { slot: passage.slot, key, kept });
+        Ok(())
+    }
+}
+
+/// Waits until one of the end's replicas, if it has any, knows of all that has happened there. The last of the questions is WAIT.
+async fn is_replicated(node: &mut Node, end: End, questions: Pipeline, has_replicas: bool) -> Result<(), Trip> {
+    if !has_replicas {
+        return Ok(());
+    }
+    let replies = node.connection.call_many(&questions).await.map_err(Trip::lost(end, &node.id))?;
+    match replies.last() {
+        Some(Reply::Integer(1..)) => Ok(()),
+        Some(Reply::Integer(_)) => Err(Trip::Refused(format!(
+            "no replica of {end} {} knows yet what was moved last: keys could be lost, or come back, if one took over",
+            node.connection.addr()
+        ))),
+        other => Err(Trip::Refused(format!("{end} answers WAIT with '{}'", other.map(text).unwrap_or_default()))),
+    }
+}
+
+/// A write that leaves nothing behind and that nobody sees. KEYS a key that nobody has.
+const TOUCH: &str = "redis.call('SET',KEYS[1],'') return redis.call('DEL',KEYS[1])";
+
+/// The name of a key in this slot that nobody else uses.
+fn touched_key(slot: Slot) -> String {
+    let mut names = (0..u32::MAX).map(|number| format!("{{keyway:{number:x}}}:touched"));
+    // One in 16,384 is in the slot.
+    names.find(|name| Slot::of(name.as_bytes()) == slot).unwrap_or_default()
 }

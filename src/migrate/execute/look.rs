@@ -19,8 +19,11 @@ pub(super) struct Sight {
     pub at: Instant,
     /// Where the source reaches the target, if it knows.
     pub target_at: Option<(String, u16)>,
-    /// Whether the source has a replica that lives, which would not have its marks.
+    /// Keys of the slot at the source, in all databases.
+    pub source_keys: u64,
+    /// Which ends have a replica that lives, and may take over.
     pub source_has_replicas: bool,
+    pub target_has_replicas: bool,
     /// A former master of the target's shard that is not its replica yet, on servers that mend marks themselves. When it comes back
     /// behind the hand-over it hears that the source has let go of a slot which it believes to be importing, takes that for its cue, and
     /// takes all that it ever owned with it, at a higher epoch and with the data of its day (seen on Valkey 9.1.2).
@@ -148,13 +151,16 @@ fn compare(
     let lurks =
         |node: &&crate::cluster::NodeFacts| node.id != target.id && target.members.contains(&node.id) && node.flags.master;
     let lurking = taking.view.nodes.iter().find(lurks).filter(|_| mends_marks).map(|node| node.id.clone());
-    let is_replica = |node: &crate::cluster::NodeFacts| node.master.as_ref() == Some(&source.id) && !node.flags.fail;
+    let has_replicas =
+        |view: &NodesView, end: &Shard| view.nodes.iter().any(|node| node.master.as_ref() == Some(&end.id) && !node.flags.fail);
     Ok(Sight {
         seen,
         at,
         target_at: known.map(|node| (node.host.clone(), node.port)),
         lurking,
-        source_has_replicas: giving.view.nodes.iter().any(is_replica),
+        source_keys: giving.keys,
+        source_has_replicas: has_replicas(&giving.view, source),
+        target_has_replicas: has_replicas(&taking.view, target),
         target_view: taking.view,
     })
 }

@@ -31,9 +31,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::SlotSet;
 use super::pace::{Pace, Throttle};
 use super::recovery::Step;
+use super::{Holds, SlotSet};
 use crate::cluster::Slot;
 use crate::control::Dialer;
 use crate::topology::{RefreshCause, TopologyHandle};
@@ -43,6 +43,7 @@ pub use fence::{Fence, take_over};
 pub use guard::Guard;
 pub use halt::{End, Halt};
 pub use jobs::suspicions;
+pub(in crate::migrate) use nodes::master_of;
 
 /// Slots that go from one shard to another, one way or the other.
 #[derive(Clone, Debug)]
@@ -85,8 +86,10 @@ pub struct Orders {
     /// True: finish the open slot (or the job), then return with `Halt::Stopped`.
     pub stop: watch::Receiver<bool>,
     pub fence: Fence,
-    /// Slots of which the record says that they were begun: marks that are missing were lost, and keys at the target are ours.
-    pub resumed: SlotSet,
+    /// Slots of which the record says that they were open, before this leg.
+    pub resumed: Holds,
+    /// From then on every instance holds the leg's slots: none is opened earlier at a source that may fail over.
+    pub held_from: Instant,
 }
 
 /// What happened, as it happens. Nothing waits for whoever listens.
@@ -137,6 +140,17 @@ pub enum Event {
         slot: Option<Slot>,
         reason: String,
     },
+    /// The slot's marks stand at both ends, and what both held is settled: it may be held between these.
+    Settled {
+        slot: Slot,
+        source: Arc<str>,
+        target: Arc<str>,
+    },
+    /// All keys of the slot that the target may have though the source goes on with them. It replaces what was said before.
+    Unacknowledged {
+        slot: Slot,
+        keys: Vec<Bytes>,
+    },
     /// A shard has another master now.
     FailedOver {
         from: Arc<str>,
@@ -165,7 +179,7 @@ pub enum Event {
 }
 
 /// Which copy of a key was kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kept {
     Source,
     Target,

@@ -26,6 +26,8 @@ const NODE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 pub(super) struct Node {
     pub id: Arc<str>,
     pub server: Server,
+    /// Another one, when it was started anew.
+    pub run: String,
     /// How many databases a slot's keys may lie in.
     pub databases: u32,
     /// `cluster-node-timeout`: a node that is blocked for longer is taken for dead.
@@ -51,10 +53,11 @@ impl Node {
             let why = format!("expected it at {addr}, found {}", text(&replies[0]));
             return Err(Trip::Lost { end, node: id.clone(), why });
         }
-        let server = Server::of(&Fields::parse(&text(&replies[1])));
+        let info = Fields::parse(&text(&replies[1]));
+        let (server, run) = (Server::of(&info), info.get("run_id").unwrap_or_default().to_owned());
         let databases = setting(&replies[2]).unwrap_or(1).clamp(1, 10_000) as u32;
         let node_timeout = setting(&replies[3]).map_or(NODE_TIMEOUT_DEFAULT, Duration::from_millis);
-        Ok(Node { id: id.clone(), server, databases, node_timeout, connection, fence_key: None, database: Some(0) })
+        Ok(Node { id: id.clone(), server, run, databases, node_timeout, connection, fence_key: None, database: Some(0) })
     }
 
     /// Switches to a database, if it is not selected already.
@@ -230,7 +233,7 @@ impl Nodes {
 
 /// The master of a shard now: the one of the plan while it lives and is one; else, of its members that are masters and live, the one
 /// that was elected last. A source that has given its last slot away becomes the target's replica: it stands for itself.
-fn master_of(map: &SlotMap, shard: &Shard, other: &Shard) -> Option<u16> {
+pub(in crate::migrate) fn master_of(map: &SlotMap, shard: &Shard, other: &Shard) -> Option<u16> {
     let live_master = |index: &u16| map.node(*index).is_master() && !map.node(*index).failed;
     let own = map.find_id(&shard.id);
     if let Some(index) = own.filter(live_master) {

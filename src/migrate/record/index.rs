@@ -7,7 +7,7 @@ use crate::control::Reply;
 
 pub(super) const INDEX: &str = "{keyway}:plans";
 /// Fields of the index beside the plans' own: the plan which holds slots, and the highest token so far. No plan has such an id.
-const ACTIVE: &str = "active";
+pub(super) const ACTIVE: &str = "active";
 pub(super) const TOKEN: &str = "token";
 
 /// A plan that holds slots, so that no other may.

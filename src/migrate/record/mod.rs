@@ -11,6 +11,7 @@
 //! The tag is chosen so that the plan does not move its own record. The cluster's state is the truth and the record is intent: what the
 //! last write said may be lost, because whoever takes a plan over looks at the slots first.
 
+mod held;
 mod index;
 mod keeper;
 mod keyed;
@@ -20,6 +21,7 @@ mod scripts;
 mod store;
 mod tag;
 
+pub use held::Held;
 pub use index::{Claimed, Index};
 pub use keeper::Keeper;
 pub use lease::{Lease, Timing};

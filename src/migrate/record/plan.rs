@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use sha1_smol::Sha1;
 
 use crate::cluster::Slot;
-use crate::migrate::SlotSet;
 use crate::migrate::execute;
 use crate::migrate::machine::Standing;
 use crate::migrate::pace::Throttle;
 use crate::migrate::plan::BatchKind;
+use crate::migrate::{Holds, SlotSet};
 
 /// A plan with more slots needs an approval code to start.
 const APPROVE_SLOTS: usize = 1000;
@@ -174,6 +174,9 @@ pub struct Progress {
     pub gates: Vec<Gate>,
     /// Nodes whose cluster-allow-replica-migration the plan has switched off.
     pub kept_masters: Vec<String>,
+    /// Slots that every instance holds; older records have none.
+    #[serde(default)]
+    pub holds: Holds,
 }
 
 /// One gate and whether it lets the plan go on.
@@ -197,6 +200,7 @@ impl Progress {
             observed_from_ms: 0,
             gates: Vec::new(),
             kept_masters: Vec::new(),
+            holds: Holds::default(),
         }
     }
 
@@ -269,6 +273,9 @@ pub(crate) mod tests {
         let progress = Progress { done: SlotSet::parse("5").expect("slots"), ..Progress::drafted() };
         let text = serde_json::to_string(&progress).expect("progress can be written");
         assert_eq!(serde_json::from_str::<Progress>(&text).expect("and read"), progress);
+        let older = text.replace(r#","holds":{"between":[],"unacknowledged":{}}"#, "");
+        assert_ne!(older, text);
+        assert_eq!(serde_json::from_str::<Progress>(&older).expect("an older record can be read"), progress);
         let pairs = plan.pairs();
         assert_eq!((pairs.len(), pairs[0].slots.to_string().as_str(), pairs[0].keys), (1, "0-9", 10));
         assert_eq!((plan.slot_count(), plan.bytes(), plan.nodes()), (10, 1000, vec!["a", "b"]));

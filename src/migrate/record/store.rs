@@ -71,7 +71,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn key(&self, kind: &str) -> String {
+    pub(super) fn key(&self, kind: &str) -> String {
         format!("{{keyway:{}}}:{kind}:{}", self.tag, self.id)
     }
 }

@@ -4,6 +4,7 @@ mod deaths;
 mod record;
 mod runs;
 mod troubles;
+mod ways_in;
 
 use serde_json::Value;
 

@@ -12,7 +12,7 @@ use crate::harness::cluster::{ClusterOptions, tags_in};
 use crate::harness::{Cluster, Reply, Server, wait_until};
 
 /// The present master of a shard: members `shard` and `shard + 3` are its nodes.
-fn master(cluster: &Cluster, shard: usize) -> usize {
+pub fn master(cluster: &Cluster, shard: usize) -> usize {
     wait_until("a shard to have a master", || {
         let is_master = |index: &usize| {
             let role = cluster.member(*index).is_up().then(|| cluster.member(*index).client().call(&["ROLE"]));
@@ -28,7 +28,7 @@ fn other(member: usize) -> usize {
 }
 
 /// A planned failover: the replica takes over, and nothing is lost.
-fn fail_over(cluster: &Cluster, shard: usize) {
+pub fn fail_over(cluster: &Cluster, shard: usize) {
     let former = master(cluster, shard);
     let replica = other(former);
     wait_until("a planned failover", || {
@@ -51,7 +51,7 @@ fn fail_over(cluster: &Cluster, shard: usize) {
 }
 
 /// Waits until a master's replica knows all that it does.
-fn wait_until_in_step(cluster: &Cluster, master: usize) {
+pub fn wait_until_in_step(cluster: &Cluster, master: usize) {
     wait_until("a replica in step", || {
         let info = cluster.member(master).client().call(&["INFO", "replication"]).text();
         let field = |name: &str| info.split(['\r', '\n', ',']).find_map(|part| part.strip_prefix(name)?.strip_prefix([':', '=']));

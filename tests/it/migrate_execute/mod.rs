@@ -1,8 +1,9 @@
 //! Slots moved by Keyway's own executors, on real servers, under load and in trouble: nothing is lost, nothing comes back, nobody notices.
 
-mod failovers;
+pub mod failovers;
 mod inside;
 mod jobs;
+mod memory;
 pub mod mover;
 pub mod oracle;
 mod troubles;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use keyway::admin;
 use keyway::cluster::Slot;
 use keyway::control::{Credentials, Dialer};
-use keyway::migrate::SlotSet;
+use keyway::migrate::Holds;
 use keyway::migrate::execute::{Done, Event, Executor, Fence, Guard, Halt, Leg, Limits, Mode, Orders, Shard};
 use keyway::migrate::pace::Throttle;
 use keyway::topology::{self, TopologyConfig, TopologyHandle};
@@ -37,6 +37,8 @@ pub struct Mover {
     pub held: watch::Sender<bool>,
     record: mpsc::Sender<oneshot::Sender<()>>,
     pub token: u64,
+    /// What the record would say was open before.
+    pub resumed: Holds,
 }
 
 pub fn slots(range: Range<u16>) -> Vec<Slot> {
@@ -95,7 +97,7 @@ impl Mover {
             }
         });
         let token = TOKENS.fetch_add(1, Ordering::Relaxed);
-        Mover { runtime, topology, executor, dialer: kept, throttle, stop, lease, held, record, token }
+        Mover { runtime, topology, executor, dialer: kept, throttle, stop, lease, held, record, token, resumed: Holds::default() }
     }
 
     /// Stands guard, as whoever drives a plan does. It lasts as long as the mover, and works while that does something.
@@ -176,7 +178,8 @@ impl Mover {
             throttle: self.throttle.subscribe(),
             stop: self.stop.subscribe(),
             fence: Fence { token: self.token, until: self.lease.subscribe(), record: self.record.clone() },
-            resumed: SlotSet::new(),
+            resumed: self.resumed.clone(),
+            held_from: tokio::time::Instant::now(),
         }
     }
 }

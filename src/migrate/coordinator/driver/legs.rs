@@ -9,8 +9,8 @@ use tokio::time::{Instant, interval, sleep};
 
 use super::{Driver, LetGo, Parts, TICK};
 use crate::cluster::Slot;
-use crate::migrate::SlotSet;
 use crate::migrate::closing::{Direction, open_slots};
+use crate::migrate::coordinator::held::IN_FORCE;
 use crate::migrate::coordinator::tally::Tally;
 use crate::migrate::execute::{self, Executor, Halt, Leg, Limits, Orders};
 use crate::migrate::machine::{Fact, State};
@@ -18,6 +18,7 @@ use crate::migrate::plan::BatchKind;
 use crate::migrate::record::{PlanBatch, Told};
 use crate::migrate::recovery::Trouble;
 use crate::migrate::survey::survey;
+use crate::migrate::{Holds, SlotSet};
 
 /// How long it may be unknown whether slots stand open, while nothing changes about why.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
@@ -122,7 +123,7 @@ impl Driver {
                 return Ok(false);
             }
         }
-        self.progress.open = SlotSet::new();
+        (self.progress.open, self.progress.holds) = (SlotSet::new(), Holds::default());
         // An atomic job may have come to its end meanwhile.
         self.reconcile().await?;
         self.closed = true;
@@ -181,17 +182,18 @@ impl Driver {
         let slots: SlotSet = leg.slots.iter().copied().collect();
         let (direction, begun) = (purpose.direction(), Instant::now());
         let is_finish = matches!(purpose, Purpose::Finish(_));
-        // That a slot is open is known from its marks or its keys as well.
-        let resumed = if is_finish { slots.clone() } else { self.progress.open.clone() };
+        let resumed = self.progress.holds.clone();
+        self.hold(&leg);
         self.progress.open.extend(slots.iter());
         self.sentry.open.send_replace(self.progress.open.clone());
         // From here on keys of these slots at the target are the plan's own: that must be known before the first moves.
         self.write().await;
         self.check_lease()?;
+        let held_from = Instant::now() + IN_FORCE;
         let stop = watch::Sender::new(false);
         self.stand_guard();
         let fence = self.keeper.fence();
-        let orders = Orders { throttle: self.throttle.subscribe(), stop: stop.subscribe(), fence, resumed };
+        let orders = Orders { throttle: self.throttle.subscribe(), stop: stop.subscribe(), fence, resumed, held_from };
         let tally = Arc::new(Mutex::new(Tally::new()));
         let mut executor = self.spare_executor();
         let outcome = {
@@ -219,6 +221,7 @@ impl Driver {
                         self.progress.moving_ms += counted.elapsed().as_millis() as u64;
                         counted = Instant::now();
                         self.count(&tally, direction);
+                        self.hold_on(&leg, &orders);
                         self.look_at_gates();
                         if !is_finish && self.closed_gate().is_some() {
                             stop.send_replace(true);
@@ -231,10 +234,14 @@ impl Driver {
         self.learn_shards(&executor, &leg);
         self.executor = executor;
         self.count(&tally, direction);
-        if outcome.is_ok() || outcome == Err(Halt::Stopped) {
-            slots.iter().for_each(|slot| self.progress.open.remove(slot));
-        } else {
-            self.closed = false;
+        self.release(&leg, &orders, outcome.as_ref().err());
+        let is_over = matches!(outcome, Ok(_) | Err(Halt::Stopped));
+        self.closed &= is_over;
+        for slot in slots.iter() {
+            let is_closed = if leg.mode == execute::Mode::Classic { self.progress.holds.ends(slot).is_none() } else { is_over };
+            if is_closed {
+                self.progress.open.remove(slot);
+            }
         }
         self.sentry.open.send_replace(self.progress.open.clone());
         let fact = match outcome {
@@ -274,7 +281,18 @@ impl Driver {
     /// What has happened since the last time becomes progress.
     fn count(&mut self, tally: &Mutex<Tally>, direction: Direction) {
         let news = tally.lock().unwrap_or_else(PoisonError::into_inner).news();
+        for (slot, source, target) in news.settled {
+            if self.progress.holds.ends(slot).is_some() {
+                self.progress.holds.hold([slot], &source, &target);
+            }
+        }
+        for (slot, keys) in news.unacknowledged {
+            self.progress.holds.doubt(slot, keys.iter().map(|key| key.to_vec()));
+        }
+        self.begun.extend(news.begun);
         for slot in news.done {
+            self.begun.remove(&slot);
+            self.progress.holds.release(slot);
             match direction {
                 Direction::Forward => self.progress.done.insert(slot),
                 Direction::Back => self.progress.done.remove(slot),
@@ -290,7 +308,10 @@ impl Driver {
 /// Whether only an operator can say what is right.
 fn is_unclear(halt: &Halt) -> bool {
     match halt {
-        Halt::Trouble { trouble, .. } => matches!(trouble, Trouble::OrphansAtSource | Trouble::StrayKeysAtTarget),
+        Halt::Trouble { trouble, .. } => {
+            use Trouble::{OrphansAtSource, SourceEmptied, SourceForgot, StrayKeysAtTarget};
+            matches!(trouble, OrphansAtSource | StrayKeysAtTarget | SourceForgot | SourceEmptied)
+        }
         Halt::Suspect { .. } => true,
         _ => false,
     }

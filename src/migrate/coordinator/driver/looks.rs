@@ -38,6 +38,7 @@ impl Driver {
                 sleep(TICK).await;
                 continue;
             }
+            self.hold_what_is_open(&inventory);
             let owners = inventory.owners();
             // On its way to the target until nobody holds a mark and all have heard of it.
             let mut under_way: SlotSet = inventory.disagreements().into_iter().map(|each| each.slot).collect();

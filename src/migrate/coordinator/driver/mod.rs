@@ -1,10 +1,12 @@
 //! Drives one plan, for as long as this instance holds its lease: what comes next, and what operators order meanwhile.
 
+mod holds;
 mod legs;
 mod looks;
 mod masters;
 mod orders;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +14,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::Parts;
 use super::sentry::Sentry;
+use crate::cluster::Slot;
 use crate::migrate::closing::Direction;
 use crate::migrate::execute::{Executor, Guard, Limits};
 use crate::migrate::machine::{Fact, Standing, State, Work};
@@ -54,6 +57,8 @@ pub(super) struct Driver {
     kept: Option<Direction>,
     /// It was to go back because slots are uncovered, and another plan holds slots.
     stays: bool,
+    /// Slots of the leg that were opened, and are not closed.
+    begun: BTreeSet<Slot>,
 }
 
 impl Driver {
@@ -84,6 +89,7 @@ impl Driver {
             claims: true,
             kept: None,
             stays: false,
+            begun: BTreeSet::new(),
         };
         if driver.progress.standing.state.holds_slots() {
             driver.stand_guard();
