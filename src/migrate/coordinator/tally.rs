@@ -99,7 +99,8 @@ impl Tally {
             }
             Event::FailedOver { from, to } => self.log(format!("the shard of {} is served by {} now", short(&from), short(&to))),
             Event::Doubtful { slot, keys } => self.log(format!(
-                "slot {slot}: a MIGRATE broke off while clients removed {} keys, which may be there again: {}",
+                "slot {slot}: a MIGRATE broke off, and {} of its keys are at the target only: they moved, or clients had removed them and they \
+                 are back: {}",
                 keys.len(),
                 keys.iter().take(10).map(|key| key.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")
             )),

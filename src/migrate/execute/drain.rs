@@ -142,7 +142,9 @@ impl Executor {
                 return Err(Trip::Refused(format!("the source cannot connect to the target at {}", self.target_at(passage))));
             }
             Moved::Unknown => {
-                self.note_left(passage, database, keys, tell).await?;
+                self.note_left(passage, database, keys.clone(), tell).await?;
+                // One that is gone has moved, or was removed by a client before anybody could look: the source does not tell which.
+                passage.unsettled = Some((database, keys));
                 return Err(Trip::Refused(format!("the target did not answer the source in time: {line}")));
             }
             Moved::Refused(cause) => {
@@ -262,8 +264,8 @@ impl Executor {
         Ok(())
     }
 
-    /// Waits until nothing of a MIGRATE that broke off can arrive any more, and tells which keys clients removed meanwhile that the
-    /// target may hold all the same.
+    /// Waits until nothing of a MIGRATE that broke off can arrive any more, and tells which keys the target alone holds now: clients may
+    /// have removed them.
     pub(super) async fn settle(&mut self, passage: &mut Passage, tell: Listener<'_>) -> Result<(), Trip> {
         let Some((database, keys)) = passage.unsettled.clone() else { return Ok(()) };
         self.end_strays().await?;

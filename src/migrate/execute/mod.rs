@@ -156,7 +156,8 @@ pub enum Event {
         from: Arc<str>,
         to: Arc<str>,
     },
-    /// A MIGRATE broke off, and clients removed these keys before it was known what had arrived: the target may show them again.
+    /// A MIGRATE broke off, and these of its keys are at the target only: they have moved, or clients removed them before it was known
+    /// what had arrived, and they are back.
     Doubtful {
         slot: Slot,
         keys: Vec<Bytes>,
