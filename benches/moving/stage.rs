@@ -49,7 +49,7 @@ impl Stage {
     pub fn set(server: Server, options: &Options) -> Outcome<Stage> {
         let cluster = Cluster::start(server, ClusterOptions::default());
         // A busy machine is not to stop a plan that is being measured.
-        let proxy = Proxy::start_with(&cluster, &[("migrate.latency_limit", "600s")]);
+        let proxy = Proxy::start_with(&cluster, &[("migrate.latency_limit", "60s")]);
         let tags = tags_in(0..options.slots);
         let keys: Vec<String> =
             (0..options.keys).flat_map(|number| tags.iter().map(move |tag| format!("{tag}{number}"))).collect();
