@@ -3,8 +3,9 @@
 //! The driver calls `set_now` once per batch, feeds what it read (`client_bytes`, `lane_bytes`) and what happened to sockets, then
 //! takes [`Event`]s and writes every dirty lane and client once. Nothing in here reads a clock, opens a socket or logs.
 //!
-//! The life of a request: `intake` (bytes → requests → where they go) → `send` (onto a lane) → `answer` (lane bytes → replies →
-//! their clients). What is refused or lost on the way goes through `pump`, by the table in `retry`; what has many parts through `merge`.
+//! The life of a request: `intake` (bytes → requests) → `forward` (where they go, and what they wait for) → `send` (onto a lane) →
+//! `answer` (lane bytes → replies → their clients). What is refused (`refused`) or lost (`lost`) on the way goes through `pump`, by the
+//! table in `retry`; what has many parts through `merge`.
 
 mod answer;
 mod blocking;

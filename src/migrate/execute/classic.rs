@@ -44,6 +44,8 @@ pub(super) struct Passage {
     pub listed: Option<Vec<Bytes>>,
     pub source_has_replicas: bool,
     pub target_has_replicas: bool,
+    /// The key that is touched at the target behind each batch: finding one of this slot takes milliseconds.
+    pub touched: Option<String>,
     pub keys: u64,
     pub bytes: u64,
     /// Masters that name another owner, as far as they were asked.
@@ -93,6 +95,7 @@ impl Passage {
             target_at: None,
             source_has_replicas: false,
             target_has_replicas: false,
+            touched: None,
             keys: 0,
             bytes: 0,
             differing: None,

@@ -226,12 +226,14 @@ impl Executor {
     /// over without knowing it would bring keys back, or lose them. Nothing more moves before.
     pub(super) async fn confirm(&mut self, passage: &mut Passage) -> Result<(), Trip> {
         let (asks_source, asks_target) = (passage.source_has_replicas, passage.target_has_replicas);
-        let touched = if asks_target { touched_key(passage.slot) } else { String::new() };
         let Some((_, source, _, target)) = self.nodes.pair() else { return Err(Trip::Refused("an end is not connected".into())) };
         let (mut at_source, mut at_target) = (Pipeline::new(), Pipeline::new());
         at_source.push(["WAIT", "1", REPLICA_WAIT_MS]);
-        // The keys came by a connection of the source's, and WAIT counts what its own connection has written.
-        at_target.push(["ASKING"]).push(["EVAL", TOUCH, "1", &touched]).push(["WAIT", "1", REPLICA_WAIT_MS]);
+        if asks_target {
+            let touched = passage.touched.get_or_insert_with(|| touched_key(passage.slot));
+            // The keys came by a connection of the source's, and WAIT counts what its own connection has written.
+            at_target.push(["ASKING"]).push(["EVAL", TOUCH, "1", touched]).push(["WAIT", "1", REPLICA_WAIT_MS]);
+        }
         let (source, target) = tokio::join!(
             is_replicated(source, End::Source, at_source, asks_source),
             is_replicated(target, End::Target, at_target, asks_target)
