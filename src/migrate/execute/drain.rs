@@ -1,16 +1,16 @@
 //! A slot's keys, from its source to its target, a few at a time.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
-use super::classic::Passage;
-use super::fence::field;
 use super::halt::{End, Halt};
 use super::nodes::{Node, text};
+use super::passage::Passage;
 use super::patience::Trip;
-use super::{Event, Executor, Kept, Listener, Orders};
+use super::{Event, Executor, Listener, Orders};
 use crate::cluster::Slot;
 use crate::control::{Pipeline, Reply};
 use crate::migrate::pace::Pace;
@@ -30,14 +30,34 @@ const BYTES_PER_SECOND_MIN: u64 = 20 << 20;
 /// How long a replica of either end may take to know of a batch before others are told that it is waited for.
 const REPLICA_WAIT_MS: &str = "200";
 
-/// Keys that both ends are asked for at once.
-const ASKED: usize = 1000;
-
 /// The runtime's timers count milliseconds.
 const TIMER: Duration = Duration::from_millis(1);
 
+/// So much of the rest may have been had before it was due.
+const CREDIT: Duration = Duration::from_millis(5);
+
 /// A key and about how many bytes it takes.
 type Sized = (Bytes, u64);
+
+/// A MIGRATE that went well.
+struct Ended {
+    /// How long the source was busy with it.
+    took: Duration,
+    /// The keys that go next.
+    next: Vec<Sized>,
+}
+
+fn ask_sizes(questions: &mut Pipeline, keys: &[Bytes]) {
+    for key in keys {
+        questions.push([&b"MEMORY"[..], b"USAGE", key]);
+    }
+}
+
+/// A key that is gone, or a node that does not let us ask, tells no size: then the number of keys is the only bound.
+fn with_sizes(keys: Vec<Bytes>, sizes: Vec<Reply>) -> impl Iterator<Item = Sized> {
+    let size = |reply: Reply| if let Reply::Integer(bytes) = reply { u64::try_from(bytes).unwrap_or(0) } else { 0 };
+    keys.into_iter().zip(sizes.into_iter().map(size))
+}
 
 /// The keys in an answer of GETKEYSINSLOT.
 pub(super) fn keys_of(reply: Reply) -> Option<Vec<Bytes>> {
@@ -51,23 +71,26 @@ impl Executor {
         let before = passage.keys;
         let databases = self.end(End::Source)?.databases;
         for database in 0..databases {
-            let page = self.page(passage, database).await?;
-            let mut left = &page[..];
-            while !left.is_empty() {
+            let listed = self.page(passage, database).await?;
+            let mut listed = listed.into_iter();
+            let first = listed.by_ref().take(self.pace.next(&orders.throttle.borrow())).collect();
+            let mut sized = self.sizes(database, first).await?;
+            while !sized.is_empty() {
                 orders.fence.check()?;
                 let throttle = *orders.throttle.borrow();
-                let sizes: Vec<u64> = left.iter().take(throttle.keys.max(1)).map(|(_, bytes)| *bytes).collect();
-                let (batch, rest) = left.split_at(self.pace.take(&sizes, &throttle));
-                if let [(key, bytes)] = batch
+                let batch: Vec<Sized> = sized.drain(..Pace::fitting(sized.iter().map(|(_, bytes)| *bytes), &throttle)).collect();
+                if let [(key, bytes)] = &batch[..]
                     && *bytes > throttle.bytes
                 {
                     tell(Event::BigKey { slot: passage.slot, key: key.clone(), bytes: *bytes });
                 }
+                let next = if sized.is_empty() { listed.by_ref().take(self.pace.next(&throttle)).collect() } else { Vec::new() };
                 self.rest(orders).await;
-                let took = self.migrate(passage, database, batch, tell).await?;
+                let Ended { took, next } = self.migrate(passage, database, &batch, next, tell).await?;
+                sized.extend(next);
                 self.pace.learn(batch.len(), took);
-                self.rested_at = self.rested_at.max(Instant::now() - took) + took + Pace::rest(took, &throttle);
-                left = rest;
+                let idle_since = self.rested_at.max(Instant::now() - took - CREDIT);
+                self.rested_at = idle_since + took + Pace::rest(took, &throttle);
             }
         }
         match passage.keys > before {
@@ -78,7 +101,7 @@ impl Executor {
     }
 
     /// The source has its rest between two MIGRATEs, in which other commands may run. Less than a timer can measure is made up for
-    /// behind a later one. A new throttle ends it: a rest may be long behind a large key.
+    /// behind a later one, and what a timer is late by, or the source was left alone for anyway, is rest as well. A new throttle ends it: a rest may be long behind a large key.
     async fn rest(&self, orders: &Orders) {
         if self.rested_at <= Instant::now() + TIMER {
             return;
@@ -95,43 +118,48 @@ impl Executor {
         self.nodes.node(end).ok_or_else(|| Trip::Refused(format!("{end} is not connected")))
     }
 
-    /// Some of the slot's keys, and their sizes.
-    async fn page(&mut self, passage: &mut Passage, database: u32) -> Result<Vec<Sized>, Trip> {
+    /// Some of the slot's keys.
+    async fn page(&mut self, passage: &mut Passage, database: u32) -> Result<Vec<Bytes>, Trip> {
+        if let Some(keys) = passage.listed.take() {
+            return Ok(keys);
+        }
         let source = self.end(End::Source)?;
         let lost = Trip::lost(End::Source, &source.id);
         source.select(database).await.map_err(&lost)?;
-        let keys = match passage.listed.take() {
-            Some(keys) => keys,
-            None => {
-                let list = ["CLUSTER", "GETKEYSINSLOT", &passage.slot.to_string(), &PAGE.to_string()];
-                let reply = source.connection.call(list).await.map_err(&lost)?;
-                let refusal = text(&reply);
-                keys_of(reply).ok_or_else(|| Trip::Refused(format!("the source answers GETKEYSINSLOT with '{refusal}'")))?
-            }
-        };
-        let mut questions = Pipeline::new();
-        for key in &keys {
-            questions.push([&b"MEMORY"[..], b"USAGE", key]);
-        }
-        let sizes = if keys.is_empty() { Vec::new() } else { source.connection.call_many(&questions).await.map_err(&lost)? };
-        // A key that is gone, or a node that does not let us ask, tells no size: then the number of keys is the only bound.
-        let size = |reply: Reply| if let Reply::Integer(bytes) = reply { u64::try_from(bytes).unwrap_or(0) } else { 0 };
-        Ok(keys.into_iter().zip(sizes.into_iter().map(size)).collect())
+        let list = ["CLUSTER", "GETKEYSINSLOT", &passage.slot.to_string(), &PAGE.to_string()];
+        let reply = source.connection.call(list).await.map_err(&lost)?;
+        let refusal = text(&reply);
+        keys_of(reply).ok_or_else(|| Trip::Refused(format!("the source answers GETKEYSINSLOT with '{refusal}'")))
     }
 
-    /// One MIGRATE, and all that its answer asks for. Returns how long the source was blocked.
+    /// The sizes of a page's first keys; those of the next are asked for behind each MIGRATE.
+    async fn sizes(&mut self, database: u32, keys: Vec<Bytes>) -> Result<VecDeque<Sized>, Trip> {
+        if keys.is_empty() {
+            return Ok(VecDeque::new());
+        }
+        let source = self.end(End::Source)?;
+        let lost = Trip::lost(End::Source, &source.id);
+        source.select(database).await.map_err(&lost)?;
+        let mut questions = Pipeline::new();
+        ask_sizes(&mut questions, &keys);
+        let sizes = source.connection.call_many(&questions).await.map_err(&lost)?;
+        Ok(with_sizes(keys, sizes).collect())
+    }
+
+    /// One MIGRATE, and all that its answer asks for; and behind it the sizes of the keys that go next.
     async fn migrate(
         &mut self,
         passage: &mut Passage,
         database: u32,
         batch: &[Sized],
+        next: Vec<Bytes>,
         tell: Listener<'_>,
-    ) -> Result<Duration, Trip> {
+    ) -> Result<Ended, Trip> {
         let keys: Vec<Bytes> = batch.iter().map(|(key, _)| key.clone()).collect();
         let bytes: u64 = batch.iter().map(|(_, bytes)| bytes).sum();
         let began = Instant::now();
         passage.expect_fewer(keys.len());
-        let reply = self.send(passage, database, &keys, bytes, tell).await?;
+        let (reply, sizes) = self.send(passage, database, &keys, bytes, &next, tell).await?;
         let took = began.elapsed();
         let line = text(&reply);
         let moved = judge(if matches!(reply, Reply::Error(_)) { Err(&line) } else { Ok(&line) });
@@ -157,17 +185,19 @@ impl Executor {
                 return Err(Trip::Refused(format!("MIGRATE is answered with '{line}'")));
             }
         }
-        Ok(took)
+        Ok(Ended { took, next: with_sizes(next, sizes).collect() })
     }
 
-    async fn send(
+    /// One MIGRATE, and its answer; in the same write the sizes of other keys are asked for.
+    pub(super) async fn send(
         &mut self,
         passage: &mut Passage,
         database: u32,
         keys: &[Bytes],
         bytes: u64,
+        next: &[Bytes],
         tell: Listener<'_>,
-    ) -> Result<Reply, Trip> {
+    ) -> Result<(Reply, Vec<Reply>), Trip> {
         let (host, port) =
             self.target_at(passage).rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())).unwrap_or_default();
         let (credentials, reply_timeout) = (self.nodes.dialer.credentials.clone(), self.nodes.dialer.reply_timeout);
@@ -190,13 +220,21 @@ impl Executor {
         passage.unsettled = Some((database, keys.to_vec()));
         // It may use its limit for the connection, the writing and the reading, each.
         source.connection.set_reply_timeout(limit * 4 + Duration::from_secs(5));
-        let reply = source.connection.call(&words).await.map_err(&lost);
-        if reply.is_err() {
-            passage.doubt(keys, tell);
-        } else {
-            source.connection.set_reply_timeout(reply_timeout);
+        let mut commands = Pipeline::new();
+        commands.push(&words);
+        ask_sizes(&mut commands, next);
+        match source.connection.call_many(&commands).await {
+            Ok(mut replies) => {
+                source.connection.set_reply_timeout(reply_timeout);
+                let sizes = replies.split_off(1);
+                Ok((replies.remove(0), sizes))
+            }
+            Err(error) => {
+                let trip = lost(error);
+                passage.doubt(keys, tell);
+                Err(trip)
+            }
         }
-        reply
     }
 
     /// Where the source reaches the target.
@@ -241,148 +279,6 @@ impl Executor {
         source?;
         target?;
         passage.unconfirmed = false;
-        Ok(())
-    }
-
-    /// A MIGRATE broke off: notes which of its keys are still at the source, at once, before clients remove more of them.
-    async fn note_left(
-        &mut self,
-        passage: &mut Passage,
-        database: u32,
-        keys: Vec<Bytes>,
-        tell: Listener<'_>,
-    ) -> Result<(), Trip> {
-        let left = match self.present(End::Source, database, &keys).await {
-            Ok(left) => left,
-            Err(trip) => {
-                passage.doubt(&keys, tell);
-                return Err(trip);
-            }
-        };
-        passage.keys += (keys.len() - left.len()) as u64;
-        passage.unconfirmed = true;
-        passage.doubt(&left, tell);
-        passage.unsettled = Some((database, left));
-        Ok(())
-    }
-
-    /// Waits until nothing of a MIGRATE that broke off can arrive any more, and tells which keys the target alone holds now: clients may
-    /// have removed them.
-    pub(super) async fn settle(&mut self, passage: &mut Passage, tell: Listener<'_>) -> Result<(), Trip> {
-        let Some((database, keys)) = passage.unsettled.clone() else { return Ok(()) };
-        self.end_strays().await?;
-        let left = self.present(End::Source, database, &keys).await?;
-        let removed: Vec<Bytes> = keys.into_iter().filter(|key| !left.contains(key)).collect();
-        let doubtful = self.present(End::Target, database, &removed).await?;
-        if !doubtful.is_empty() {
-            tell(Event::Doubtful { slot: passage.slot, keys: doubtful });
-        }
-        passage.unsettled = None;
-        Ok(())
-    }
-
-    /// Ends connections over which the target still restores keys. A new connection comes behind all that was sent before it.
-    async fn end_strays(&mut self) -> Result<(), Trip> {
-        let dialer = self.nodes.dialer.clone();
-        let target = self.end(End::Target)?;
-        let lost = Trip::lost(End::Target, &target.id);
-        let mut fresh = dialer.dial(target.connection.addr()).await.map_err(&lost)?;
-        fresh.call(["PING"]).await.map_err(&lost)?;
-        let list = text(&fresh.call(["CLIENT", "LIST"]).await.map_err(&lost)?);
-        for line in list.lines().filter(|line| field(line, "cmd") == Some("restore-asking")) {
-            if let Some(id) = field(line, "id") {
-                fresh.call(["CLIENT", "KILL", "ID", id]).await.map_err(&lost)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Those of the keys that an end holds.
-    async fn present(&mut self, end: End, database: u32, keys: &[Bytes]) -> Result<Vec<Bytes>, Trip> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let node = self.end(end)?;
-        let lost = Trip::lost(end, &node.id);
-        node.select(database).await.map_err(&lost)?;
-        let mut questions = Pipeline::new();
-        for key in keys {
-            // Without it an importing node sends us back. It holds for one command, and a node that owns the slot minds it not.
-            questions.push(["ASKING"]).push([&b"EXISTS"[..], key]);
-        }
-        let replies = node.connection.call_many(&questions).await.map_err(&lost)?;
-        let mut found = Vec::new();
-        for (key, reply) in keys.iter().zip(replies.iter().skip(1).step_by(2)) {
-            match reply {
-                Reply::Integer(1) => found.push(key.clone()),
-                Reply::Integer(_) => {}
-                // The source sends on whoever asks for what it does not hold.
-                Reply::Error(error) if error.starts_with("ASK ") => {}
-                Reply::Error(error) if error.starts_with("MOVED ") => {
-                    return Err(Trip::Lost { end, node: node.id.clone(), why: "it does not own its slots any more".into() });
-                }
-                other => return Err(Trip::Refused(format!("{end} answers EXISTS with '{}'", text(other)))),
-            }
-        }
-        Ok(found)
-    }
-
-    /// The source's shard has failed over, and its new master may not know what was moved last: looks for keys that both ends hold, and
-    /// drops one copy of each. Nobody is let to the new master meanwhile, so that none of them changes.
-    pub(super) async fn settle_conflicts(
-        &mut self,
-        passage: &mut Passage,
-        orders: &Orders,
-        tell: Listener<'_>,
-    ) -> Result<(), Trip> {
-        let slot = passage.slot.to_string();
-        let source = self.end(End::Source)?;
-        let (databases, lost) = (source.databases, Trip::lost(End::Source, &source.id));
-        for database in 0..databases {
-            let source = self.end(End::Source)?;
-            source.select(database).await.map_err(&lost)?;
-            let count = text(&source.connection.call(["CLUSTER", "COUNTKEYSINSLOT", &slot]).await.map_err(&lost)?);
-            let reply = source.connection.call(["CLUSTER", "GETKEYSINSLOT", &slot, &count]).await.map_err(&lost)?;
-            let refusal = text(&reply);
-            let keys = keys_of(reply)
-                .ok_or_else(|| Trip::Refused(format!("the source answers GETKEYSINSLOT {slot} {count} with '{refusal}'")))?;
-            for keys in keys.chunks(ASKED) {
-                orders.fence.check()?;
-                for key in self.present(End::Target, database, keys).await? {
-                    self.resolve(passage, database, key, tell).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Both ends hold a key. If it was acknowledged it has been the target's since, and the source's new master missed only that it is
-    /// gone; if it was not it is the source's.
-    async fn resolve(&mut self, passage: &mut Passage, database: u32, key: Bytes, tell: Listener<'_>) -> Result<(), Trip> {
-        let kept = if passage.unacknowledged.contains(&key) { Kept::Source } else { Kept::Target };
-        let (command, reply) = match kept {
-            Kept::Source => {
-                let reply = self.send(passage, database, std::slice::from_ref(&key), 0, tell).await?;
-                passage.unsettled = None;
-                ("MIGRATE", reply)
-            }
-            Kept::Target => {
-                let source = self.end(End::Source)?;
-                let lost = Trip::lost(End::Source, &source.id);
-                source.select(database).await.map_err(&lost)?;
-                ("UNLINK", source.connection.call([&b"UNLINK"[..], &key]).await.map_err(lost)?)
-            }
-        };
-        match reply {
-            // Its time was over meanwhile.
-            Reply::Error(error) if kept == Kept::Target && error.starts_with("ASK ") => {}
-            Reply::Error(error) => return Err(Trip::Refused(format!("the source answers {command} with '{error}'"))),
-            _ => {}
-        }
-        passage.trust(std::slice::from_ref(&key), tell);
-        passage.expect_fewer(1);
-        (passage.keys, passage.unconfirmed) = (passage.keys + 1, true);
-        tell(Event::Conflict { slot: passage.slot, key, kept });
         Ok(())
     }
 }

@@ -4,7 +4,8 @@
 //! - `nodes` — the two ends and the others: connections, and which node is a shard's master now
 //! - `fence` — that only one driver acts; `guard` — its name on every master; `token` — its token on Redis's
 //! - `look` — what both ends show of a slot
-//! - `classic` — a slot at a time, by SETSLOT and MIGRATE; `drain` — its keys
+//! - `classic` — a slot at a time, by SETSLOT and MIGRATE; `passage` — what is known of it; `drain` — its keys, `settle` — those that both ends
+//!   may have
 //! - `atomic` — many slots at a time, by the servers themselves; `jobs`, `attend` — what they do
 //! - `announce` — the other masters; `libraries` — functions
 
@@ -20,7 +21,9 @@ mod jobs;
 mod libraries;
 mod look;
 mod nodes;
+mod passage;
 mod patience;
+mod settle;
 mod token;
 
 use std::collections::BTreeSet;

@@ -75,8 +75,8 @@ pub(in crate::admin::commands) static THROTTLE: Definition = Definition {
     name: "PROXY MIGRATE THROTTLE",
     syntax: "PROXY MIGRATE THROTTLE plan [BLOCK time] [KEYS n] [BYTES size] [DUTY pct] [JSON]",
     summary: "Make a plan gentler or faster",
-    help: "For moves of mode classic: how long one MIGRATE may block its source (3ms), the most keys (1000) and bytes (1mb) in one, and the \
-           share of its time that a source spends on it (70). What is not named stays.",
+    help: "For moves of mode classic: how long one MIGRATE may block its source (3ms; small keys that gain little by it go in shorter ones), the most keys (1000) and bytes (1mb) in one, and the \
+           share of its time that a source spends on it (90). What is not named stays.",
     since: "0.1.0",
     role: Role::Operator,
     parse: |arguments| {
