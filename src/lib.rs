@@ -16,8 +16,9 @@
 //! | [`command`] | what commands are: one table row each, lookup, key positions | `resp` |
 //! | [`cluster`] | what a cluster looks like: slots, nodes, the slot map, `CLUSTER NODES`, redirects | – |
 //! | [`engine`] | PURE: one worker's clients and lanes: sessions, order, routing, splitting, merging, redirects, retries, SCAN, and what has a folder or file of its own: `transaction`, `blocking`, `pubsub`, `tracking`, `monitor`, `identity` | the four above |
-//! | [`net`] | tokio drivers of the engine: workers, listeners, sockets | `engine`, and `topology` for its handle |
-//! | [`control`] | connections of the control thread to nodes | `cluster` |
+//! | [`tls`] | TLS of all sides: configurations that follow their files, handshakes, records | – |
+//! | [`net`] | tokio drivers of the engine: workers, listeners, sockets, a thread for handshakes | `engine`, `tls`, and `topology` for its handle |
+//! | [`control`] | connections of the control thread to nodes | `cluster`, `tls` |
 //! | [`topology`] | when and whom to ask for the slot map, which answers to believe, publishing | `control` |
 //! | [`migrate`] | slots on the move: the inventory of all nodes, pre-flight checks, executors, records of plans in the cluster, the coordinator that drives them; PURE: plans, their life, gates, the next step of a slot, pacing | `control`, `topology` |
 //! | [`config`] | as written → as resolved; every mistake at once | `access` |
@@ -64,6 +65,8 @@
 //!   answers nil for what has moved, so the workers of all proxies, who read the plan's record, ask nobody else until the marks are set again.
 //! - **The classic executor sends a hand-over only when the target's former masters are back** (Valkey), and **the atomic one refuses a
 //!   source with keys in several databases**: Valkey 9.1 lost a shard, and acknowledged writes, in the tests.
+//! - **Handshakes have a thread of their own**, and a worker gets connections that are ready; on those it makes and takes apart records in its own
+//!   buffers (rustls's unbuffered connections), so that a quiet client owns none and a write sends as many records as there are.
 //! - **A lane keeps the bytes of what is in flight** until they are answered: a resend needs no copy on the way out.
 
 #![deny(unsafe_code)]
@@ -81,4 +84,5 @@ pub mod migrate;
 pub mod net;
 pub mod resp;
 pub mod telemetry;
+pub mod tls;
 pub mod topology;
