@@ -12,6 +12,8 @@ pub enum Secret {
     NoPass,
     /// The SHA-256 of a password.
     Sha256([u8; 32]),
+    /// Nothing that could be said: who has the certificate is let in without a word.
+    Certificate,
 }
 
 impl Secret {
@@ -23,7 +25,11 @@ impl Secret {
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(if *self == Secret::NoPass { "nopass" } else { "***" })
+        out.write_str(match self {
+            Secret::NoPass => "nopass",
+            Secret::Sha256(_) => "***",
+            Secret::Certificate => "certificate",
+        })
     }
 }
 
@@ -50,6 +56,12 @@ impl Accounts {
         self.0.is_empty() || self.0.iter().any(|(name, secret)| **name == *b"default" && *secret == Secret::NoPass)
     }
 
+    /// The first of these names, which a client's certificate holds, that is a user's.
+    pub fn certified(&self, names: &[String]) -> Option<Arc<[u8]>> {
+        let known = |name: &String| self.0.iter().find(|(user, _)| **user == *name.as_bytes());
+        names.iter().find_map(known).map(|(user, _)| user.clone())
+    }
+
     /// A login; without a name it is the default user's.
     pub fn enter(&self, name: Option<&[u8]>, password: &[u8]) -> Entrance {
         let wanted = name.unwrap_or(b"default");
@@ -61,6 +73,7 @@ impl Accounts {
         let right = self.0.iter().fold(Choice::from(0), |right, (name, secret)| match secret {
             Secret::NoPass => right | Choice::from(u8::from(**name == *wanted)),
             Secret::Sha256(known) => right | (known.ct_eq(&digest) & Choice::from(u8::from(**name == *wanted))),
+            Secret::Certificate => right,
         });
         if right.into() { Entrance::As(wanted.into()) } else { Entrance::Wrong }
     }
@@ -103,6 +116,19 @@ mod tests {
             check(&accounts, Some(name), password, Entrance::Wrong);
         }
         check(&accounts, None, "one", Entrance::Wrong);
+    }
+
+    #[test]
+    fn a_certificate_says_it_without_words() {
+        let users = [("app", Secret::Certificate), ("other", sha("one"))];
+        check(&users, Some("app"), "", Entrance::Wrong);
+        check(&users, Some("app"), "certificate", Entrance::Wrong);
+        let accounts = Accounts::new(users.map(|(name, secret)| (name.to_owned(), secret)));
+        let certified = |names: &[&str]| accounts.certified(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(certified(&["nobody", "other", "app"]).as_deref(), Some(&b"other"[..]));
+        assert_eq!(certified(&["app"]).as_deref(), Some(&b"app"[..]));
+        assert_eq!(certified(&["APP", ""]), None);
+        assert!(!accounts.default_is_open());
     }
 
     #[test]

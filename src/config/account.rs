@@ -10,8 +10,18 @@ use crate::access::Role;
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccountRule {
     pub name: String,
-    /// The SHA-256 of a password; `None` lets in whoever gives the name.
-    pub password_sha256: Option<[u8; 32]>,
+    pub entrance: Entrance,
+}
+
+/// What lets a user of `auth.users` in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// The name alone.
+    NoPass,
+    /// A password with this SHA-256.
+    Password([u8; 32]),
+    /// A certificate of the client's, and nothing that could be said.
+    Certificate,
 }
 
 /// What `admin.users` holds: a name, what it may do, and what lets it in.
@@ -27,15 +37,21 @@ pub struct OperatorRule {
 const NAME_LEN_MAX: usize = 256;
 
 impl AccountRule {
-    /// Reads `name:nopass` or `name:` and 64 hexadecimal digits. The error ends the sentence "found ..., which ...".
+    /// Reads `name:nopass`, `name:certificate` or `name:` and 64 hexadecimal digits. The error ends the sentence "found ..., which ...".
     pub fn parse(text: &str) -> Result<AccountRule, &'static str> {
         let (name, password) = text.rsplit_once(':').ok_or("which is no name, colon and SHA-256 of a password")?;
         check_name(name)?;
-        let password_sha256 = match password {
-            "nopass" => None,
-            digits => Some(sha256_of(digits).ok_or("whose password is no SHA-256 in 64 hexadecimal digits, and not nopass")?),
+        let entrance = match password {
+            "nopass" => Entrance::NoPass,
+            "certificate" => Entrance::Certificate,
+            digits => {
+                let hash = sha256_of(digits);
+                Entrance::Password(
+                    hash.ok_or("whose password is no SHA-256 in 64 hexadecimal digits, and not nopass or certificate")?,
+                )
+            }
         };
-        Ok(AccountRule { name: name.to_owned(), password_sha256 })
+        Ok(AccountRule { name: name.to_owned(), entrance })
     }
 }
 
@@ -88,7 +104,11 @@ fn sha256_of(digits: &str) -> Option<[u8; 32]> {
 impl fmt::Display for AccountRule {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}:", self.name)?;
-        write_secret(out, self.password_sha256.as_ref())
+        match &self.entrance {
+            Entrance::NoPass => write_secret(out, None),
+            Entrance::Password(hash) => write_secret(out, Some(hash)),
+            Entrance::Certificate => out.write_str("certificate"),
+        }
     }
 }
 
@@ -115,7 +135,12 @@ impl fmt::Debug for OperatorRule {
 
 impl fmt::Debug for AccountRule {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "AccountRule({}:{})", self.name, if self.password_sha256.is_some() { "***" } else { "nopass" })
+        let secret = match self.entrance {
+            Entrance::NoPass => "nopass",
+            Entrance::Password(_) => "***",
+            Entrance::Certificate => "certificate",
+        };
+        write!(out, "AccountRule({}:{secret})", self.name)
     }
 }
 
@@ -129,7 +154,9 @@ mod tests {
         let account = AccountRule::parse(&format!("app:{hash}")).expect("a name and a hash");
         assert_eq!((account.name.as_str(), account.to_string()), ("app", format!("app:{hash}")));
         assert!(!format!("{account:?}").contains("9f86"));
-        assert_eq!(AccountRule::parse("default:nopass").map(|account| account.password_sha256), Ok(None));
+        assert!(AccountRule::parse("default:nopass").is_ok_and(|account| account.entrance == Entrance::NoPass));
+        let certified = AccountRule::parse("spiffe://a/b:certificate").expect("a name and what lets in");
+        assert_eq!((certified.name.as_str(), certified.to_string()), ("spiffe://a/b", "spiffe://a/b:certificate".to_owned()));
         assert_eq!(AccountRule::parse(&format!("a:b:{}", hash.to_uppercase())).map(|account| account.name), Ok("a:b".to_owned()));
         for wrong in ["", "app", ":nopass", "app:", "app:secret", "a b:nopass", &format!("app:{}g", &hash[1..])] {
             assert!(AccountRule::parse(wrong).is_err(), "{wrong}");

@@ -1,7 +1,8 @@
 //! What no single key can tell: combinations that contradict themselves or open a door.
 
-use super::address::ListenAddr;
-use super::resolved::{AuthMode, Config};
+use super::account::Entrance;
+use super::address::{HostPort, ListenAddr};
+use super::resolved::{AuthClients, AuthMode, CertificateUser, Config};
 use super::units::{show_duration, show_size};
 
 /// A combination that is refused: the keys it concerns, the one to blame first, and why.
@@ -20,20 +21,36 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
     operators(config, &mut refuse);
     cluster(config, &mut refuse);
     limits(config, &mut refuse);
+    tls(config, &mut refuse);
     found
 }
 
 type Refuse<'a> = dyn FnMut(&[&'static str], String) + 'a;
 
 fn listeners(config: &Config, refuse: &mut Refuse<'_>) {
-    if config.proxy.listen.is_empty() {
-        refuse(&["proxy.listen"], "expected at least one address, found none: no client could connect".to_owned());
+    if config.proxy.listen.is_empty() && config.proxy.tls.listen.is_empty() {
+        refuse(
+            &["proxy.listen", "proxy.tls.listen"],
+            "expected at least one address, found none: no client could connect".to_owned(),
+        );
     }
     let named = |name: &'static str, list: &[ListenAddr]| -> Vec<(&'static str, ListenAddr)> {
         list.iter().map(|address| (name, address.clone())).collect()
     };
+    let secured = [
+        named("proxy.tls.listen", &config.proxy.tls.listen),
+        named("proxy.tls.cluster_listen", &config.proxy.tls_cluster_listen),
+        named("admin.tls.listen", &config.admin.tls.listen),
+    ]
+    .concat();
+    for (name, address) in &secured {
+        if matches!(address, ListenAddr::Unix(_)) {
+            refuse(&[*name], format!("expected host:port, found {address}: a unix socket does not leave the machine"));
+        }
+    }
     let cluster = named("proxy.cluster_listen", &config.proxy.cluster_listen);
-    let all = [named("proxy.listen", &config.proxy.listen), cluster, named("admin.listen", &config.admin.listen)].concat();
+    let admin = named("admin.listen", &config.admin.listen);
+    let all = [named("proxy.listen", &config.proxy.listen), cluster, admin, secured].concat();
     for (index, (name, address)) in all.iter().enumerate() {
         if let Some((earlier, _)) = all[..index].iter().find(|(_, other)| is_same(other, address)) {
             let problem = format!("expected every address to be listened on once, found {address} again");
@@ -44,7 +61,8 @@ fn listeners(config: &Config, refuse: &mut Refuse<'_>) {
 
 fn operators(config: &Config, refuse: &mut Refuse<'_>) {
     let admin = &config.admin;
-    for address in &admin.listen {
+    let plain = admin.listen.iter().map(|address| ("admin.listen", address));
+    for (key, address) in plain.chain(admin.tls.listen.iter().map(|address| ("admin.tls.listen", address))) {
         if let ListenAddr::Tcp(tcp) = address
             && !tcp.is_loopback()
             && !admin.is_locked()
@@ -53,7 +71,7 @@ fn operators(config: &Config, refuse: &mut Refuse<'_>) {
                 "expected a loopback address or a unix socket, found {tcp}: without admin.password or admin.users \
                  whoever reaches the admin port may do everything, so it must not be reachable from other machines"
             );
-            refuse(&["admin.listen", "admin.password", "admin.users"], problem);
+            refuse(&[key, "admin.password", "admin.users"], problem);
         }
     }
     if admin.on_client_ports && !admin.is_locked() {
@@ -84,7 +102,9 @@ fn cluster(config: &Config, refuse: &mut Refuse<'_>) {
     }
     for seed in &cluster.seeds {
         let serves = |address: &&ListenAddr| matches!(address, ListenAddr::Tcp(tcp) if tcp.serves(seed));
-        if let Some(address) = config.proxy.listen.iter().chain(&config.proxy.cluster_listen).find(serves) {
+        let proxy = &config.proxy;
+        let own = [&proxy.listen, &proxy.cluster_listen, &proxy.tls.listen, &proxy.tls_cluster_listen];
+        if let Some(address) = own.into_iter().flatten().find(serves) {
             let problem = format!("expected a node of the cluster, found {seed}: the proxy itself listens on {address}");
             refuse(&["cluster.seeds", "proxy.listen"], problem);
         }
@@ -103,6 +123,87 @@ fn cluster(config: &Config, refuse: &mut Refuse<'_>) {
         if cluster.address_map[..index].iter().any(|earlier| earlier.from_text() == from) {
             refuse(&["cluster.address_map"], format!("expected one rule per address, found a second for {from}"));
         }
+    }
+}
+
+fn tls(config: &Config, refuse: &mut Refuse<'_>) {
+    let (proxy, admin, cluster) = (&config.proxy.tls, &config.admin.tls, &config.cluster.tls);
+    let sides = [
+        (
+            ["proxy.tls.cert_file", "proxy.tls.key_file", "proxy.tls.ca_file", "proxy.tls.auth_clients", "proxy.tls.listen"],
+            [&proxy.cert_file, &proxy.key_file, &proxy.ca_file],
+            proxy.auth_clients,
+            !proxy.listen.is_empty() || !config.proxy.tls_cluster_listen.is_empty(),
+        ),
+        (
+            ["admin.tls.cert_file", "admin.tls.key_file", "admin.tls.ca_file", "admin.tls.auth_clients", "admin.tls.listen"],
+            [&admin.cert_file, &admin.key_file, &admin.ca_file],
+            admin.auth_clients,
+            !admin.listen.is_empty(),
+        ),
+    ];
+    for ([cert_key, key_key, ca_key, auth_key, listen_key], [cert, key, ca], auth, listens) in sides {
+        pair([cert_key, key_key], [cert, key], refuse);
+        if listens && cert.is_none() && key.is_none() {
+            let problem =
+                format!("expected {cert_key} and {key_key} beside {listen_key}, found neither: TLS needs a certificate");
+            refuse(&[listen_key], problem);
+        }
+        match (auth, ca) {
+            (AuthClients::No, Some(_)) => {
+                let problem =
+                    format!("expected {auth_key} yes or optional beside {ca_key}, found no: nobody would be asked for one");
+                refuse(&[ca_key, auth_key], problem);
+            }
+            (AuthClients::Optional | AuthClients::Yes, None) => {
+                let problem = format!("expected {ca_key} beside {auth_key}, found none: whose certificates are clients to show?");
+                refuse(&[auth_key, ca_key], problem);
+            }
+            _ => {}
+        }
+    }
+    pair(["cluster.tls.cert_file", "cluster.tls.key_file"], [&cluster.cert_file, &cluster.key_file], refuse);
+    if cluster.enabled && cluster.ca_file.is_none() {
+        let problem =
+            "expected cluster.tls.ca_file beside cluster.tls.enabled, found none: whose certificates are nodes to show?";
+        refuse(&["cluster.tls.enabled", "cluster.tls.ca_file"], problem.to_owned());
+    }
+    if let Some(name) = &cluster.server_name
+        && HostPort::parse(&format!("{name}:1")).is_err()
+    {
+        refuse(&["cluster.tls.server_name"], format!("expected a host name or an IP address, found {name:?}"));
+    }
+    certificate_users(config, refuse);
+}
+
+fn pair(keys: [&'static str; 2], values: [&Option<String>; 2], refuse: &mut Refuse<'_>) {
+    for (given, missing) in [(0, 1), (1, 0)] {
+        if values[given].is_some() && values[missing].is_none() {
+            refuse(&[keys[given], keys[missing]], format!("expected {} beside {}, found none", keys[missing], keys[given]));
+        }
+    }
+}
+
+fn certificate_users(config: &Config, refuse: &mut Refuse<'_>) {
+    let auth = &config.auth;
+    let certified = auth.users.iter().find(|user| user.entrance == Entrance::Certificate);
+    if auth.certificate_user == CertificateUser::Off {
+        if let Some(user) = certified {
+            let problem =
+                format!("expected auth.certificate_user beside {}:certificate, found off: nobody could come in so", user.name);
+            refuse(&["auth.users", "auth.certificate_user"], problem);
+        }
+        return;
+    }
+    if auth.mode == AuthMode::Passthrough {
+        let problem = "expected auth.mode proxy beside auth.certificate_user, found passthrough, where a node asks every user for a \
+                       password";
+        refuse(&["auth.certificate_user", "auth.mode"], problem.to_owned());
+    }
+    if config.proxy.tls.auth_clients == AuthClients::No {
+        let problem = "expected proxy.tls.auth_clients optional or yes beside auth.certificate_user, found no: nobody would be asked \
+                       for a certificate";
+        refuse(&["auth.certificate_user", "proxy.tls.auth_clients"], problem.to_owned());
     }
 }
 

@@ -32,15 +32,20 @@ impl Reader<'_> {
         for (section, value) in document.iter() {
             let source = self.source(section.span());
             let section = section.get_ref().as_ref();
-            let known = KEYS.iter().any(|key| key.section() == section);
             match value.get_ref() {
-                DeValue::Table(table) if known => self.section(section, table),
-                other if known => {
-                    let problem = format!("expected the section [{section}], found {}", type_name(other));
-                    self.mistakes.push(Mistake::new(source, problem));
-                }
-                DeValue::Table(_) => self.mistakes.push(Mistake::unknown_section(source, section)),
+                DeValue::Table(_) if !is_section(section) => self.mistakes.push(Mistake::unknown_section(source, section)),
+                other if is_section(section) => self.section_or_other(source, section, other),
                 _ => self.mistakes.push(Mistake::unknown_key(source, section)),
+            }
+        }
+    }
+
+    fn section_or_other(&mut self, source: Source, section: &str, value: &DeValue<'_>) {
+        match value {
+            DeValue::Table(table) => self.section(section, table),
+            other => {
+                let problem = format!("expected the section [{section}], found {}", type_name(other));
+                self.mistakes.push(Mistake::new(source, problem));
             }
         }
     }
@@ -53,6 +58,10 @@ impl Reader<'_> {
                 Some(key) => {
                     let value = self.value(value);
                     self.written.push(Written { key, value, source });
+                }
+                None if is_section(&name) => self.section_or_other(source, &name, value.get_ref()),
+                None if matches!(value.get_ref(), DeValue::Table(_)) => {
+                    self.mistakes.push(Mistake::unknown_section(source, &name))
                 }
                 None => self.mistakes.push(Mistake::unknown_key(source, &name)),
             }
@@ -94,6 +103,10 @@ impl Reader<'_> {
         let line = 1 + memchr::memchr_iter(b'\n', before).count();
         Source::File { name: self.name.clone(), line }
     }
+}
+
+fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.section() == name)
 }
 
 /// TOML also writes integers as `0x1f`, `0o17` and `0b11`.

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::kind::Kind;
 use super::mistake::Mistake;
-use super::resolved::{AuthMode, Config, CrossSlotBlocking, CrossSlotTransactions, LogFormat, LogLevel};
+use super::resolved::{
+    AuthClients, AuthMode, CertificateUser, Config, CrossSlotBlocking, CrossSlotTransactions, LogFormat, LogLevel, TlsVerify,
+    TlsVersion,
+};
 use super::units::{GB, KB};
 use super::written::{Source, Value};
 
@@ -39,7 +42,7 @@ impl Key {
         format!("{ENVIRONMENT_PREFIX}{}", self.name.replace('.', "_").to_ascii_uppercase())
     }
 
-    /// `proxy` of `proxy.listen`.
+    /// `proxy` of `proxy.listen`, `proxy.tls` of `proxy.tls.listen`.
     pub fn section(&self) -> &'static str {
         self.split_name().0
     }
@@ -66,7 +69,7 @@ impl Key {
 
     fn split_name(&self) -> (&'static str, &'static str) {
         // A test holds every row to this form.
-        self.name.split_once('.').unwrap_or(("", self.name))
+        self.name.rsplit_once('.').unwrap_or(("", self.name))
     }
 }
 
@@ -103,6 +106,74 @@ pub static KEYS: &[Key] = &[
         reload: Reload::Restart,
         meaning: "Worker threads, each with its own clients and its own connections to the nodes. 0 is one \
                   per core.",
+    },
+    Key {
+        name: "proxy.tls.listen",
+        kind: Kind::Listen { field: |config| &mut config.proxy.tls.listen },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Where clients connect with TLS, beside or instead of proxy.listen (which may be an empty list then). Needs \
+                  proxy.tls.cert_file and proxy.tls.key_file.",
+    },
+    Key {
+        name: "proxy.tls.cluster_listen",
+        kind: Kind::Listen { field: |config| &mut config.proxy.tls_cluster_listen },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "As proxy.cluster_listen, with TLS.",
+    },
+    Key {
+        name: "proxy.tls.cert_file",
+        kind: Kind::Name { field: |config| &mut config.proxy.tls.cert_file },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The certificate that clients are shown (PEM), followed by those that lead to its authority. When the files of a \
+                  certificate, key or authority change, new connections use the new ones a second or two later; files that cannot be \
+                  used change nothing and are told in the log.",
+    },
+    Key {
+        name: "proxy.tls.key_file",
+        kind: Kind::Name { field: |config| &mut config.proxy.tls.key_file },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The private key of that certificate (PEM), not encrypted: the file's mode protects it.",
+    },
+    Key {
+        name: "proxy.tls.ca_file",
+        kind: Kind::Name { field: |config| &mut config.proxy.tls.ca_file },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The authorities (PEM) whose certificates clients may show. Only with proxy.tls.auth_clients.",
+    },
+    Key {
+        name: "proxy.tls.auth_clients",
+        kind: Kind::Choice {
+            of: &["no", "optional", "yes"],
+            set: |config, index| config.proxy.tls.auth_clients = AuthClients::ALL[index],
+            get: |config| config.proxy.tls.auth_clients as usize,
+        },
+        default: "no",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Whether clients must show a certificate of proxy.tls.ca_file (yes), may (optional), or are not asked for one (no). \
+                  Redis calls it tls-auth-clients. What the certificate lets a client do is auth.certificate_user's.",
+    },
+    Key {
+        name: "proxy.tls.min_version",
+        kind: Kind::Choice {
+            of: &["1.2", "1.3"],
+            set: |config, index| config.proxy.tls.min_version = TlsVersion::ALL[index],
+            get: |config| config.proxy.tls.min_version as usize,
+        },
+        default: "1.2",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The oldest version of TLS that clients may speak; 1.3 is the newest.",
     },
     Key {
         name: "cluster.seeds",
@@ -154,6 +225,81 @@ pub static KEYS: &[Key] = &[
                   connection asks at once; the interval is for what neither tells, such as a new replica.",
     },
     Key {
+        name: "cluster.tls.enabled",
+        kind: Kind::Choice {
+            of: &["off", "on"],
+            set: |config, index| config.cluster.tls.enabled = index == 1,
+            get: |config| usize::from(config.cluster.tls.enabled),
+        },
+        default: "off",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Whether the nodes are spoken to with TLS, all of them. cluster.seeds then names their TLS ports, and the cluster must \
+                  announce them to each other (tls-cluster yes). Needs cluster.tls.ca_file.",
+    },
+    Key {
+        name: "cluster.tls.ca_file",
+        kind: Kind::Name { field: |config| &mut config.cluster.tls.ca_file },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The authorities (PEM) whose certificates nodes must show. The system's own are not used unless their bundle is named \
+                  here (/etc/ssl/certs/ca-certificates.crt on Debian), for services with public certificates. Changed files are read \
+                  anew, as for proxy.tls.cert_file.",
+    },
+    Key {
+        name: "cluster.tls.server_name",
+        kind: Kind::Name { field: |config| &mut config.cluster.tls.server_name },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The name that every node's certificate must hold, and that is sent as SNI. Empty: each must hold the name or the IP \
+                  address that it was dialled at, among its subject alternative names. Most clusters announce IP addresses; set it \
+                  where their certificates share a name instead.",
+    },
+    Key {
+        name: "cluster.tls.verify",
+        kind: Kind::Choice {
+            of: &["full", "ca"],
+            set: |config, index| config.cluster.tls.verify = TlsVerify::ALL[index],
+            get: |config| config.cluster.tls.verify as usize,
+        },
+        default: "full",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "full: a node's certificate must be by an authority of cluster.tls.ca_file and for its name. ca: the name is not \
+                  looked at, as among the servers themselves; right where the authority serves nothing but the cluster, because \
+                  whoever has a certificate of it can pose as a node.",
+    },
+    Key {
+        name: "cluster.tls.cert_file",
+        kind: Kind::Name { field: |config| &mut config.cluster.tls.cert_file },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The certificate that the proxy shows to nodes that ask for one (tls-auth-clients), with cluster.tls.key_file; PEM.",
+    },
+    Key {
+        name: "cluster.tls.key_file",
+        kind: Kind::Name { field: |config| &mut config.cluster.tls.key_file },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The private key of that certificate (PEM), not encrypted.",
+    },
+    Key {
+        name: "cluster.tls.min_version",
+        kind: Kind::Choice {
+            of: &["1.2", "1.3"],
+            set: |config, index| config.cluster.tls.min_version = TlsVersion::ALL[index],
+            get: |config| config.cluster.tls.min_version as usize,
+        },
+        default: "1.2",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The oldest version of TLS that is spoken with nodes; 1.3 is the newest.",
+    },
+    Key {
         name: "auth.mode",
         kind: Kind::Choice {
             of: &["passthrough", "proxy"],
@@ -176,8 +322,23 @@ pub static KEYS: &[Key] = &[
         unit: "",
         reload: Reload::Restart,
         meaning: "The users of auth.mode proxy: name:HASH, where HASH is the SHA-256 of the password in hexadecimal digits, as \
-                  printf %s PASSWORD | sha256sum prints it, or name:nopass. A name may stand there several times, with a password \
-                  each. Clients begin as default, if there is a default:nopass, and must authenticate themselves otherwise.",
+                  printf %s PASSWORD | sha256sum prints it, name:nopass, or name:certificate for who comes in by certificate only \
+                  (auth.certificate_user). A name may stand there several times, with a password each. Clients begin as default, if there is a default:nopass, and must authenticate themselves otherwise.",
+    },
+    Key {
+        name: "auth.certificate_user",
+        kind: Kind::Choice {
+            of: &["off", "cn", "dns", "uri", "email"],
+            set: |config, index| config.auth.certificate_user = CertificateUser::ALL[index],
+            get: |config| config.auth.certificate_user as usize,
+        },
+        default: "off",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "What of a client's certificate names the user of auth.users that the client is from the start, without AUTH: the \
+                  common name of its subject (cn), or the first of its subject alternative names of a kind (dns, uri as in SPIFFE, \
+                  email) that is a user. Who has no such name begins as everybody else. Needs auth.mode proxy and \
+                  proxy.tls.auth_clients.",
     },
     Key {
         name: "auth.failures",
@@ -262,6 +423,64 @@ pub static KEYS: &[Key] = &[
                   ends it. Needs admin.password or admin.users. off answers PROXY as the servers do: an unknown command.",
     },
     Key {
+        name: "admin.tls.listen",
+        kind: Kind::Listen { field: |config| &mut config.admin.tls.listen },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Where operators connect with TLS (redis-cli --tls), beside or instead of admin.listen; what holds for that holds here: \
+                  a certificate does not stand for a password. Needs admin.tls.cert_file and admin.tls.key_file.",
+    },
+    Key {
+        name: "admin.tls.cert_file",
+        kind: Kind::Name { field: |config| &mut config.admin.tls.cert_file },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The certificate that operators are shown (PEM), followed by those that lead to its authority. Changed files are read \
+                  anew, as for proxy.tls.cert_file.",
+    },
+    Key {
+        name: "admin.tls.key_file",
+        kind: Kind::Name { field: |config| &mut config.admin.tls.key_file },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The private key of that certificate (PEM), not encrypted.",
+    },
+    Key {
+        name: "admin.tls.ca_file",
+        kind: Kind::Name { field: |config| &mut config.admin.tls.ca_file },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The authorities (PEM) whose certificates operators may show. Only with admin.tls.auth_clients.",
+    },
+    Key {
+        name: "admin.tls.auth_clients",
+        kind: Kind::Choice {
+            of: &["no", "optional", "yes"],
+            set: |config, index| config.admin.tls.auth_clients = AuthClients::ALL[index],
+            get: |config| config.admin.tls.auth_clients as usize,
+        },
+        default: "no",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Whether operators must show a certificate of admin.tls.ca_file (yes), may (optional), or are not asked for one (no).",
+    },
+    Key {
+        name: "admin.tls.min_version",
+        kind: Kind::Choice {
+            of: &["1.2", "1.3"],
+            set: |config, index| config.admin.tls.min_version = TlsVersion::ALL[index],
+            get: |config| config.admin.tls.min_version as usize,
+        },
+        default: "1.2",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The oldest version of TLS that operators may speak; 1.3 is the newest.",
+    },
+    Key {
         name: "migrate.lease",
         kind: Kind::Duration { range: SECOND..=Duration::from_secs(60), field: |config| &mut config.migrate.lease },
         default: "10s",
@@ -340,6 +559,15 @@ pub static KEYS: &[Key] = &[
         meaning: "Clients connected at once, over all listeners; one more is refused with Redis's own error. \
                   The default is twice a server's own maxclients, because one proxy stands before several. \
                   Each needs a file descriptor (ulimit -n).",
+    },
+    Key {
+        name: "limits.handshakes",
+        kind: Kind::Count { range: 1..=100_000, field: |config| &mut config.limits.handshakes },
+        default: "500",
+        unit: "TLS handshakes with clients at once",
+        reload: Reload::Restart,
+        meaning: "Clients whose TLS handshake has begun and not ended; further ones wait to be accepted. They do not count as clients \
+                  yet. Handshakes have a thread of their own, so that other clients do not wait for them.",
     },
     Key {
         name: "limits.query_buffer",
@@ -492,6 +720,18 @@ pub static KEYS: &[Key] = &[
         reload: Reload::Restart,
         meaning: "How long connecting to a node may take, login included. Shorter than retry.deadline, so \
                   that there is time left to try another.",
+    },
+    Key {
+        name: "timeouts.handshake",
+        kind: Kind::Duration {
+            range: Duration::from_millis(10)..=Duration::from_secs(60),
+            field: |config| &mut config.timeouts.handshake,
+        },
+        default: "5s",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "How long a TLS handshake with a client or an operator may take; who has not ended it by then is cut off. Handshakes \
+                  with nodes are part of timeouts.dial.",
     },
     Key {
         name: "timeouts.idle",

@@ -87,7 +87,7 @@ impl Kind {
             Self::Listen { .. } => "host:port or unix:PATH, or a list of them".to_owned(),
             Self::Hosts { .. } => "host:port, or a list of them".to_owned(),
             Self::AddressMap { .. } => "host:port=host:port or host=host, or a list of them".to_owned(),
-            Self::Accounts { .. } => "name:SHA-256 or name:nopass, or a list of them".to_owned(),
+            Self::Accounts { .. } => "name:SHA-256, name:nopass or name:certificate, or a list of them".to_owned(),
             Self::Operators { .. } => {
                 "name:role:SHA-256, name:role:>PASSWORD or name:viewer:nopass, or a list of them".to_owned()
             }

@@ -21,7 +21,7 @@ mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use account::{AccountRule, OperatorRule};
+pub use account::{AccountRule, Entrance, OperatorRule};
 pub use address::{AddressRule, HostPort, ListenAddr};
 pub use inputs::{FileText, Inputs};
 pub use keys::{KEYS, Key, Reload};
@@ -29,8 +29,8 @@ pub use kind::{Field, Kind};
 pub use mistake::{Mistake, Mistakes};
 pub use reference::reference;
 pub use resolved::{
-    Admin, Auth, AuthMode, Cluster, Commands, Config, CrossSlot, CrossSlotBlocking, CrossSlotTransactions, Limits, Log,
-    LogFormat, LogLevel, Migrate, Proxy, Retry, Timeouts,
+    Admin, Auth, AuthClients, AuthMode, CertificateUser, Cluster, ClusterTls, Commands, Config, CrossSlot, CrossSlotBlocking,
+    CrossSlotTransactions, Limits, Log, LogFormat, LogLevel, Migrate, Proxy, Retry, ServerTls, Timeouts, TlsVerify, TlsVersion,
 };
 pub use secret::Secret;
 pub use units::{parse_duration, parse_size, show_duration, show_size};

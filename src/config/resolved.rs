@@ -28,12 +28,92 @@ pub struct Config {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proxy {
-    /// At least one.
+    /// At least one here or in `tls`.
     pub listen: Vec<ListenAddr>,
     /// Listeners that show a cluster of one node; may be empty.
     pub cluster_listen: Vec<ListenAddr>,
     /// As configured, 0 meaning one per core; see [`Proxy::worker_count`].
     pub workers: usize,
+    pub tls: ServerTls,
+    /// As `cluster_listen`, by the same certificate as `tls.listen`.
+    pub tls_cluster_listen: Vec<ListenAddr>,
+}
+
+/// TLS of listeners. Where something is listened on, there are certificate and key; authorities, unless those who connect are not asked
+/// for certificates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerTls {
+    pub listen: Vec<ListenAddr>,
+    pub cert_file: Option<String>,
+    pub key_file: Option<String>,
+    pub ca_file: Option<String>,
+    pub auth_clients: AuthClients,
+    pub min_version: TlsVersion,
+}
+
+/// TLS towards the nodes. Where it is enabled, there are authorities; a certificate never without its key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterTls {
+    pub enabled: bool,
+    pub ca_file: Option<String>,
+    /// A host name or an IP address.
+    pub server_name: Option<String>,
+    pub verify: TlsVerify,
+    pub cert_file: Option<String>,
+    pub key_file: Option<String>,
+    pub min_version: TlsVersion,
+}
+
+/// Whether those who connect show certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthClients {
+    No,
+    Optional,
+    Yes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// What of a node's certificate is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVerify {
+    Full,
+    /// The authority only.
+    Ca,
+}
+
+/// What of a client's certificate names its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateUser {
+    Off,
+    CommonName,
+    Dns,
+    Uri,
+    Email,
+}
+
+impl AuthClients {
+    /// In the order of the names of `proxy.tls.auth_clients`.
+    pub(super) const ALL: [Self; 3] = [Self::No, Self::Optional, Self::Yes];
+}
+
+impl TlsVersion {
+    /// In the order of the names of `proxy.tls.min_version`.
+    pub(super) const ALL: [Self; 2] = [Self::Tls12, Self::Tls13];
+}
+
+impl TlsVerify {
+    /// In the order of the names of `cluster.tls.verify`.
+    pub(super) const ALL: [Self; 2] = [Self::Full, Self::Ca];
+}
+
+impl CertificateUser {
+    /// In the order of the names of `auth.certificate_user`.
+    pub(super) const ALL: [Self; 5] = [Self::Off, Self::CommonName, Self::Dns, Self::Uri, Self::Email];
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +126,7 @@ pub struct Cluster {
     /// In the order written; `cluster::AddressMap` applies them.
     pub address_map: Vec<AddressRule>,
     pub refresh_interval: Duration,
+    pub tls: ClusterTls,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +134,8 @@ pub struct Auth {
     pub mode: AuthMode,
     /// Only where the mode is `Proxy`; if there are none, everybody is let in.
     pub users: Vec<AccountRule>,
+    /// `Off` unless the mode is `Proxy` and clients are asked for certificates.
+    pub certificate_user: CertificateUser,
     /// Wrong passwords from one address in one window; 0 is no limit.
     pub failures: usize,
     pub failures_window: Duration,
@@ -89,6 +172,7 @@ pub struct Admin {
     pub users: Vec<OperatorRule>,
     /// Whether clients' ports know the PROXY namespace; only where there is a password or a user.
     pub on_client_ports: bool,
+    pub tls: ServerTls,
 }
 
 impl Admin {
@@ -118,6 +202,8 @@ pub struct Retry {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     pub clients: usize,
+    /// Of TLS, at once.
+    pub handshakes: usize,
     /// Per client; larger than `bulk_len_bytes`.
     pub query_buffer_bytes: usize,
     /// Per client.
@@ -149,6 +235,8 @@ pub enum CrossSlotBlocking {
 pub struct Timeouts {
     /// Shorter than `retry.deadline`.
     pub dial: Duration,
+    /// Of TLS, with clients and operators.
+    pub handshake: Duration,
     /// `None`: clients may be idle for ever.
     pub idle: Option<Duration>,
     /// `None`: no keepalive probes. Whole seconds.
@@ -239,17 +327,38 @@ impl Default for Config {
 /// Every field is overwritten by the default of its key.
 fn blank() -> Config {
     Config {
-        proxy: Proxy { listen: Vec::new(), cluster_listen: Vec::new(), workers: 0 },
+        proxy: Proxy {
+            listen: Vec::new(),
+            cluster_listen: Vec::new(),
+            workers: 0,
+            tls: blank_tls(),
+            tls_cluster_listen: Vec::new(),
+        },
         cluster: Cluster {
             seeds: Vec::new(),
             username: None,
             password: None,
             address_map: Vec::new(),
             refresh_interval: Duration::ZERO,
+            tls: ClusterTls {
+                enabled: false,
+                ca_file: None,
+                server_name: None,
+                verify: TlsVerify::Full,
+                cert_file: None,
+                key_file: None,
+                min_version: TlsVersion::Tls12,
+            },
         },
-        auth: Auth { mode: AuthMode::Passthrough, users: Vec::new(), failures: 0, failures_window: Duration::ZERO },
+        auth: Auth {
+            mode: AuthMode::Passthrough,
+            users: Vec::new(),
+            certificate_user: CertificateUser::Off,
+            failures: 0,
+            failures_window: Duration::ZERO,
+        },
         commands: Commands { allow: Vec::new(), deny: Vec::new() },
-        admin: Admin { listen: Vec::new(), password: None, users: Vec::new(), on_client_ports: false },
+        admin: Admin { listen: Vec::new(), password: None, users: Vec::new(), on_client_ports: false, tls: blank_tls() },
         migrate: Migrate {
             lease: Duration::ZERO,
             latency_limit: Duration::ZERO,
@@ -259,6 +368,7 @@ fn blank() -> Config {
         retry: Retry { deadline: Duration::ZERO, budget_per_hundred: 0, budget_floor_per_second: 0 },
         limits: Limits {
             clients: 0,
+            handshakes: 0,
             query_buffer_bytes: 0,
             output_buffer_bytes: 0,
             bulk_len_bytes: 0,
@@ -271,12 +381,23 @@ fn blank() -> Config {
             lane_buffer_bytes: 0,
             scripts_bytes: 0,
         },
-        timeouts: Timeouts { dial: Duration::ZERO, idle: None, keepalive: None, node: Duration::ZERO },
+        timeouts: Timeouts { dial: Duration::ZERO, handshake: Duration::ZERO, idle: None, keepalive: None, node: Duration::ZERO },
         cross_slot: CrossSlot {
             transactions: CrossSlotTransactions::Reject,
             blocking: CrossSlotBlocking::Reject,
             poll_interval: Duration::ZERO,
         },
         log: Log { level: LogLevel::Info, format: LogFormat::Text },
+    }
+}
+
+fn blank_tls() -> ServerTls {
+    ServerTls {
+        listen: Vec::new(),
+        cert_file: None,
+        key_file: None,
+        ca_file: None,
+        auth_clients: AuthClients::No,
+        min_version: TlsVersion::Tls12,
     }
 }

@@ -223,6 +223,97 @@ fn lists_are_arrays_or_comma_separated() {
 }
 
 #[test]
+fn sections_of_sections() {
+    let file = "[proxy]\n[proxy.tls]\ncert_file = 5\n[cluster.tls]\nca_file = \"/ca\"\n[cluster.tsl]\n[admin]\ntls = 7\n";
+    check_mistakes(
+        &inputs(file, &[("KEYWAY_CLUSTER_TLS_ENABLED", "yes")], &["admin.tls.certfile=x"]),
+        &[
+            "keyway.toml:3: proxy.tls.cert_file: expected a text, found the number 5",
+            "keyway.toml:6: expected a known section, found [cluster.tsl]; did you mean [cluster.tls]?",
+            "keyway.toml:8: expected the section [admin.tls], found a number",
+            "KEYWAY_CLUSTER_TLS_ENABLED: expected one of off, on, found \"yes\"",
+            "--set admin.tls.certfile: expected a known key, found `admin.tls.certfile`; did you mean `admin.tls.cert_file`?",
+        ],
+    );
+    let dotted = "[proxy]\ntls.min_version = \"1.3\"\n[cluster.tls]\nca_file = \"/ca\"\n";
+    let config = resolve(&inputs(dotted, &[], &[])).expect("no mistakes").config;
+    assert_eq!((config.proxy.tls.min_version, config.cluster.tls.ca_file.as_deref()), (TlsVersion::Tls13, Some("/ca")));
+}
+
+#[test]
+fn tls_that_contradicts_itself() {
+    #[track_caller]
+    fn check(set: &[&str], expected: &[&str]) {
+        check_mistakes(&inputs("", &[], set), expected);
+    }
+    let identity = ["proxy.tls.cert_file=/c", "proxy.tls.key_file=/k"];
+    let with = |set: &[&'static str]| [&identity[..], set].concat();
+    check(&with(&["proxy.tls.listen=0.0.0.0:7000", "proxy.listen="]), &[]);
+    check(
+        &["proxy.tls.listen=0.0.0.0:7000"],
+        &[
+            "--set proxy.tls.listen: expected proxy.tls.cert_file and proxy.tls.key_file beside proxy.tls.listen, found neither: TLS \
+           needs a certificate",
+        ],
+    );
+    check(
+        &["proxy.tls.cert_file=/c"],
+        &["--set proxy.tls.cert_file: expected proxy.tls.key_file beside proxy.tls.cert_file, found none"],
+    );
+    check(
+        &with(&["proxy.tls.listen=unix:/a"]),
+        &["--set proxy.tls.listen: expected host:port, found unix:/a: a unix socket does not leave the machine"],
+    );
+    check(
+        &with(&["proxy.tls.listen=127.0.0.1:6380"]),
+        &["--set proxy.tls.listen: expected every address to be listened on once, found 127.0.0.1:6380 again"],
+    );
+    check(
+        &with(&["proxy.tls.auth_clients=yes"]),
+        &[
+            "--set proxy.tls.auth_clients: expected proxy.tls.ca_file beside proxy.tls.auth_clients, found none: whose certificates are \
+           clients to show?",
+        ],
+    );
+    check(
+        &with(&["proxy.tls.ca_file=/a"]),
+        &[
+            "--set proxy.tls.ca_file: expected proxy.tls.auth_clients yes or optional beside proxy.tls.ca_file, found no: nobody would \
+           be asked for one",
+        ],
+    );
+    check(
+        &["cluster.tls.enabled=on"],
+        &[
+            "--set cluster.tls.enabled: expected cluster.tls.ca_file beside cluster.tls.enabled, found none: whose certificates are \
+           nodes to show?",
+        ],
+    );
+    check(
+        &["cluster.tls.server_name=a b"],
+        &["--set cluster.tls.server_name: expected a host name or an IP address, found \"a b\""],
+    );
+    check(
+        &["auth.certificate_user=cn"],
+        &[
+            "--set auth.certificate_user: expected auth.mode proxy beside auth.certificate_user, found passthrough, where a node asks \
+             every user for a password",
+            "--set auth.certificate_user: expected proxy.tls.auth_clients optional or yes beside auth.certificate_user, found no: \
+             nobody would be asked for a certificate",
+        ],
+    );
+    check(
+        &["auth.mode=proxy", "auth.users=app:certificate"],
+        &["--set auth.users: expected auth.certificate_user beside app:certificate, found off: nobody could come in so"],
+    );
+    check(
+        &["admin.tls.listen=0.0.0.0:7001", "admin.tls.cert_file=/c", "admin.tls.key_file=/k"],
+        &["--set admin.tls.listen: expected a loopback address or a unix socket, found 0.0.0.0:7001: without admin.password or \
+           admin.users whoever reaches the admin port may do everything, so it must not be reachable from other machines"],
+    );
+}
+
+#[test]
 fn the_password_is_never_shown() {
     let file = "[cluster]\npassword = \"hunter2\"\n";
     let resolved = resolve(&inputs(file, &[], &["proxy.workers=2"])).expect("no mistakes");
@@ -290,7 +381,8 @@ fn every_row_is_named_and_told() {
     for key in KEYS {
         assert!(names.insert(key.environment_name()), "{} is there twice", key.name);
         let is_word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        assert!(is_word(key.section()) && is_word(key.short_name()), "{} is not section.name", key.name);
+        let is_section = key.section().split('.').all(is_word);
+        assert!(is_section && is_word(key.short_name()), "{} is not section.name", key.name);
         assert!(key.meaning.ends_with('.'), "{} is not told in sentences", key.name);
     }
     assert_eq!(check::contradictions(&Config::default()).len(), 0);

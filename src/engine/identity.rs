@@ -195,6 +195,24 @@ impl Engine {
         }
     }
 
+    /// A client has shown a certificate with these names: the first of them that is a user's is whom it is without AUTH. Only where
+    /// the proxy's own accounts decide.
+    pub fn client_certified(&mut self, client: ClientId, names: &[String]) {
+        let Identity::Proxy(accounts) = &self.settings.identity else { return };
+        let Some(user) = accounts.certified(names) else { return };
+        self.labels(client.0).certified = Some(user);
+        self.counters.logins += 1;
+        self.let_in_by_certificate(client.0);
+    }
+
+    fn let_in_by_certificate(&mut self, index: u32) {
+        let session = &mut self.clients[index as usize];
+        session.account = session.labels.as_ref().and_then(|labels| labels.certified.clone());
+        if session.account.is_some() {
+            session.modes.set(Modes::LOCKED_OUT, false);
+        }
+    }
+
     fn may_try(&mut self, index: u32) -> Result<(), Vec<u8>> {
         self.settings.throttle.check(&self.clients[index as usize].peer, self.now).map_err(|wait_us| {
             self.counters.throttled_logins += 1;
@@ -340,7 +358,6 @@ impl Engine {
         modes.set(self.pause_mode(), true);
         let session = &mut self.clients[index as usize];
         session.modes = modes;
-        session.account = None;
         session.proto = Proto::Resp2;
         session.reply_mode = ReplyMode::On;
         if let Some(labels) = session.labels.as_mut() {
@@ -348,6 +365,7 @@ impl Engine {
             (labels.no_evict, labels.no_touch) = (false, false);
             labels.operator = None;
         }
+        self.let_in_by_certificate(index);
         self.reply_now(index, b"+RESET\r\n");
         Ok(())
     }

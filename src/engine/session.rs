@@ -239,6 +239,8 @@ pub struct Labels {
     pub redirect: bool,
     /// Whom PROXY AUTH has made of it.
     pub operator: Option<Standing>,
+    /// Whom its certificate makes of it, from the start and after RESET.
+    pub certified: Option<Arc<[u8]>>,
 }
 
 /// See the module's head.
