@@ -20,14 +20,16 @@ use crate::{
     access::{Accounts, Role, Secret, Throttle},
     admin::{self, AdminState, Channel, Events, Facts, Operators},
     command::{Policy, Rule, unblocked},
-    config::{AddressRule, AuthMode, Config, CrossSlotBlocking, CrossSlotTransactions, ListenAddr, Mistake, Resolved},
+    config::{AddressRule, AuthMode, Config, CrossSlotBlocking, CrossSlotTransactions, Entrance, ListenAddr, Mistake, Resolved},
     control::{Credentials, Dialer},
     engine::{Auth, CrossSlot, Face, Identity, Registry, Scripts, Settings},
     migrate::{self, Coordinator, record::Timing},
     net::{
-        BindError, Clock, Listener, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats, give_back_for_ever,
+        Accepted, BindError, Clock, Listener, NodesTls, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats,
+        give_back_for_ever,
     },
     resp,
+    tls::FileError,
     topology::{self, TopologyConfig, TopologyHandle},
 };
 
@@ -43,6 +45,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Descriptors for lanes, listeners, control connections and operators.
 const SPARE_DESCRIPTORS: u64 = 1024;
 
+mod secured;
+
+use secured::{Entry, Secured};
+
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error("cannot start the runtime: {0}")]
@@ -51,6 +57,10 @@ pub enum AppError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Admin(#[from] admin::BindError),
+    #[error("cannot use TLS ({key}): {error}")]
+    Tls { key: &'static str, error: FileError },
+    #[error("cannot start the thread for TLS handshakes: {0}")]
+    Handshakes(io::Error),
     #[error("cannot start a worker: {0}")]
     Worker(io::Error),
     #[error("cannot wait for signals: {0}")]
@@ -87,7 +97,8 @@ pub fn stop_signal() -> Result<impl Future<Output = ()>, AppError> {
 /// The running proxy: listeners, workers, topology.
 pub struct App {
     config: Config,
-    listeners: Vec<(Listener, Face)>,
+    listeners: Vec<(Listener, Face, Option<Entry>)>,
+    secured: Secured,
     operators: Vec<admin::Listener>,
     workers: Vec<WorkerHandle>,
     /// PROXY commands of the workers' clients.
@@ -100,44 +111,57 @@ pub struct App {
 impl App {
     /// Opens the listeners first: a port that is taken is an error before anything has started.
     pub async fn build(config: Config) -> Result<App, AppError> {
+        let secured = Secured::load(&config)?;
         let mut listeners = Vec::new();
-        let standalone = config.proxy.listen.iter().map(|address| (address, Face::Standalone));
-        for (address, face) in standalone.chain(config.proxy.cluster_listen.iter().map(|address| (address, Face::Cluster))) {
-            let listener = match address {
-                ListenAddr::Tcp(address) => Listener::tcp(&address.to_string()).await?,
-                ListenAddr::Unix(path) => Listener::unix(path.clone())?,
-            };
-            listeners.push((listener, face));
+        let (proxy, entry) = (&config.proxy, &secured.clients);
+        for (addresses, face, entry) in [
+            (&proxy.listen, Face::Standalone, &None),
+            (&proxy.cluster_listen, Face::Cluster, &None),
+            (&proxy.tls.listen, Face::Standalone, entry),
+            (&proxy.tls_cluster_listen, Face::Cluster, entry),
+        ] {
+            for address in addresses {
+                let listener = match address {
+                    ListenAddr::Tcp(address) => Listener::tcp(&address.to_string()).await?,
+                    ListenAddr::Unix(path) => Listener::unix(path.clone())?,
+                };
+                listeners.push((listener, face, entry.clone()));
+            }
         }
-        let operators = admin::bind(&config.admin.listen).await?;
+        let mut operators = admin::bind(&config.admin.listen, None).await?;
+        if let Some(secure) = &secured.operators {
+            operators.extend(admin::bind(&config.admin.tls.listen, Some(secure)).await?);
+        }
         raise_descriptor_limit(&config);
         let clock = Clock::start();
-        let topology = topology::start(topology_config(&config), move || clock.now_us());
+        let topology = topology::start(topology_config(&config, &secured), move || clock.now_us());
         let shared = Arc::new(Shared::default());
-        let port = listeners.iter().find_map(|(listener, _)| listener.port()).unwrap_or(0);
+        let port = listeners.iter().find_map(|(listener, ..)| listener.port()).unwrap_or(0);
         let (to_operators, calls) = mpsc::unbounded_channel();
-        let workers = start_workers(&config, port, clock, &shared, &topology, &to_operators)?;
-        for (listener, face) in &listeners {
-            tracing::info!(address = %listener.name(), mode = face.mode(), workers = workers.len(), "listening");
+        let workers = start_workers(&config, port, clock, &shared, &topology, &to_operators, secured.nodes.as_ref())?;
+        for (listener, face, entry) in &listeners {
+            let tls = entry.is_some();
+            tracing::info!(address = %listener.name(), mode = face.mode(), tls, workers = workers.len(), "listening");
         }
-        Ok(App { config, listeners, operators, workers, calls, shared, topology, clock })
+        Ok(App { config, listeners, secured, operators, workers, calls, shared, topology, clock })
     }
 
     /// The proxy's way to the cluster, as operators' commands use it.
     pub fn cluster(&self) -> admin::Cluster {
-        cluster_of(&self.config, &self.topology, self.clock)
+        cluster_of(&self.config, &self.secured, &self.topology, self.clock)
     }
 
     /// Serves clients until `stop` ends, then lets what is in flight finish.
     pub async fn serve_until(self, stop: impl Future<Output = ()>) {
-        let App { config, listeners, operators, workers, calls, shared, topology, clock } = self;
+        let App { config, listeners, secured, operators, workers, calls, shared, topology, clock } = self;
         let facts = Reporter {
             shared: shared.clone(),
             stats: workers.iter().map(|worker| worker.stats.clone()).collect(),
             topology: topology.clone(),
             clock,
+            tls: secured.report(),
         };
-        let cluster = cluster_of(&config, &topology, clock);
+        let cluster = cluster_of(&config, &secured, &topology, clock);
         let events = Events::default();
         let migrations = coordinate(&config, &cluster, &events);
         let admin = AdminState {
@@ -160,7 +184,7 @@ impl App {
         });
         let accepting: Vec<_> = listeners
             .into_iter()
-            .map(|(listener, face)| tokio::task::spawn_local(acceptor.clone().accept_for_ever(listener, face)))
+            .map(|(listener, face, entry)| tokio::task::spawn_local(acceptor.clone().accept_for_ever(listener, face, entry)))
             .collect();
         stop.await;
         tracing::info!("stopping");
@@ -187,8 +211,12 @@ impl App {
     }
 }
 
-fn cluster_of(config: &Config, topology: &TopologyHandle, clock: Clock) -> admin::Cluster {
-    admin::Cluster { topology: topology.clone(), dialer: control_dialer(config), now_us: Arc::new(move || clock.now_us()) }
+fn cluster_of(config: &Config, secured: &Secured, topology: &TopologyHandle, clock: Clock) -> admin::Cluster {
+    admin::Cluster {
+        topology: topology.clone(),
+        dialer: control_dialer(config, secured),
+        now_us: Arc::new(move || clock.now_us()),
+    }
 }
 
 /// Starts the task that drives migrations, and the one that tells of them on the admin port. Both end with the runtime.
@@ -222,6 +250,7 @@ struct Reporter {
     stats: Vec<Arc<Mutex<WorkerStats>>>,
     topology: TopologyHandle,
     clock: Clock,
+    tls: secured::Report,
 }
 
 impl Reporter {
@@ -237,7 +266,7 @@ impl Reporter {
         let load = total.load;
         let map = self.topology.current();
         let topology = self.topology.stats();
-        vec![
+        let mut facts = vec![
             (
                 "Proxy".into(),
                 vec![
@@ -281,7 +310,9 @@ impl Reporter {
                     line("refreshes_unanswered", topology.unanswered),
                 ],
             ),
-        ]
+        ];
+        facts.extend(self.tls.facts());
+        facts
     }
 }
 
@@ -295,35 +326,47 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn accept_for_ever(self: Arc<Self>, listener: Listener, face: Face) {
+    async fn accept_for_ever(self: Arc<Self>, listener: Listener, face: Face, entry: Option<Entry>) {
         loop {
+            let place = match &entry {
+                Some(entry) => Some(entry.handshakes.place().await),
+                None => None,
+            };
             match listener.accept(self.keepalive).await {
-                Ok(accepted) if self.shared.connected.load(Relaxed) >= self.clients_max => {
-                    self.shared.rejected.fetch_add(1, Relaxed);
-                    if !self.full_told.swap(true, Relaxed) {
-                        tracing::warn!(limit = self.clients_max, "the limit of clients is reached: further ones are refused");
+                Ok(accepted) => match (&entry, place) {
+                    (Some(entry), Some(place)) => {
+                        let acceptor = self.clone();
+                        let hand_over = move |accepted| acceptor.hand_over(accepted, face);
+                        entry.handshakes.accept(accepted, entry.config.now(), entry.named_by, place, hand_over);
                     }
-                    accepted.refuse(b"-ERR max number of clients reached\r\n");
-                }
-                Ok(accepted) => {
-                    self.full_told.store(false, Relaxed);
-                    // Counted here, in the order of accepting, so that ids rise over all workers.
-                    let public_id = self.shared.accepted.fetch_add(1, Relaxed) + 1;
-                    let Some((inbox, clients)) = self.inboxes.iter().min_by_key(|(_, clients)| clients.load(Relaxed)) else {
-                        return;
-                    };
-                    clients.fetch_add(1, Relaxed);
-                    self.shared.connected.fetch_add(1, Relaxed);
-                    if inbox.send(ToWorker::Client { accepted, public_id, face }).is_err() {
-                        return;
-                    }
-                }
+                    _ => self.hand_over(accepted, face),
+                },
                 Err(error) => {
                     tracing::warn!(%error, address = %listener.name(), "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+    }
+
+    /// Gives a worker a connection that is ready for requests, unless there are too many.
+    fn hand_over(&self, accepted: Accepted, face: Face) {
+        if self.shared.connected.load(Relaxed) >= self.clients_max {
+            self.shared.rejected.fetch_add(1, Relaxed);
+            if !self.full_told.swap(true, Relaxed) {
+                tracing::warn!(limit = self.clients_max, "the limit of clients is reached: further ones are refused");
+            }
+            return accepted.refuse(b"-ERR max number of clients reached\r\n");
+        }
+        self.full_told.store(false, Relaxed);
+        // Counted here, in the order of accepting, so that ids rise over all workers.
+        let public_id = self.shared.accepted.fetch_add(1, Relaxed) + 1;
+        let least = self.inboxes.iter().min_by_key(|(_, clients)| clients.load(Relaxed));
+        let (inbox, clients) = least.expect("there is a worker at least");
+        clients.fetch_add(1, Relaxed);
+        self.shared.connected.fetch_add(1, Relaxed);
+        // A worker that has ended needs no clients, nor do its numbers matter.
+        let _ = inbox.send(ToWorker::Client { accepted, public_id, face });
     }
 }
 
@@ -352,6 +395,7 @@ fn start_workers(
     shared: &Arc<Shared>,
     topology: &TopologyHandle,
     operators: &mpsc::UnboundedSender<ToOperators>,
+    nodes_tls: Option<&NodesTls>,
 ) -> Result<Vec<WorkerHandle>, AppError> {
     let scripts = Arc::new(Scripts::new(config.limits.scripts_bytes));
     let subscriptions = Arc::new(Registry::default());
@@ -366,6 +410,7 @@ fn start_workers(
             clock,
             dial_timeout: config.timeouts.dial,
             keepalive: config.timeouts.keepalive,
+            nodes_tls: nodes_tls.cloned(),
             clients_max: config.limits.clients,
             run_id: run_id.clone(),
             scripts: scripts.clone(),
@@ -381,7 +426,7 @@ fn start_workers(
     workers.collect()
 }
 
-fn topology_config(config: &Config) -> TopologyConfig {
+fn topology_config(config: &Config, secured: &Secured) -> TopologyConfig {
     TopologyConfig {
         seeds: config.cluster.seeds.iter().map(ToString::to_string).collect(),
         username: config.cluster.username.clone(),
@@ -389,6 +434,7 @@ fn topology_config(config: &Config) -> TopologyConfig {
         address_map: config.cluster.address_map.iter().map(address_rule).collect(),
         dial_timeout: config.timeouts.dial,
         refresh_interval: config.cluster.refresh_interval,
+        tls: secured.for_control(),
         ..TopologyConfig::default()
     }
 }
@@ -402,7 +448,7 @@ fn instance() -> String {
 }
 
 /// For what operators ask of the nodes.
-fn control_dialer(config: &Config) -> Dialer {
+fn control_dialer(config: &Config, secured: &Secured) -> Dialer {
     Dialer {
         credentials: Credentials {
             username: config.cluster.username.clone(),
@@ -410,6 +456,7 @@ fn control_dialer(config: &Config) -> Dialer {
         },
         dial_timeout: config.timeouts.dial,
         reply_timeout: CONTROL_REPLY_LIMIT,
+        tls: secured.for_control(),
     }
 }
 
@@ -483,7 +530,11 @@ fn admin_users(config: &Config) -> Operators {
 
 fn accounts(config: &Config) -> Accounts {
     Accounts::new(config.auth.users.iter().map(|user| {
-        let secret = user.password_sha256.map_or(Secret::NoPass, Secret::Sha256);
+        let secret = match user.entrance {
+            Entrance::NoPass => Secret::NoPass,
+            Entrance::Password(hash) => Secret::Sha256(hash),
+            Entrance::Certificate => Secret::Certificate,
+        };
         (user.name.clone(), secret)
     }))
 }
@@ -497,7 +548,7 @@ fn policy(config: &Config) -> Policy {
 /// What is wrong with a configuration that only the parts that it is for can tell.
 pub fn mistakes(resolved: &Resolved) -> Vec<Mistake> {
     let commands = &resolved.config.commands;
-    let mut mistakes = Vec::new();
+    let mut mistakes = secured::mistakes(resolved);
     for (key, names) in [("commands.allow", &commands.allow), ("commands.deny", &commands.deny)] {
         for name in names {
             let problem = match Rule::parse(name) {

@@ -233,7 +233,7 @@ pub(super) mod tests {
         // On a thread of its own: some tests run inside of a runtime.
         let topology = std::thread::spawn(start).join().expect("nothing panics there");
         let second = std::time::Duration::from_secs(1);
-        let dialer = Dialer { credentials: Credentials::default(), dial_timeout: second, reply_timeout: second };
+        let dialer = Dialer { credentials: Credentials::default(), dial_timeout: second, reply_timeout: second, tls: None };
         Cluster { topology, dialer, now_us: Arc::new(|| 0) }
     }
 

@@ -30,7 +30,7 @@ use crate::migrate::Coordinator;
 use crate::topology::TopologyHandle;
 
 pub use events::{Channel, Events};
-pub use listener::{BindError, Listener, bind};
+pub use listener::{BindError, Listener, Secure, bind};
 pub use operators::Operators;
 pub use server::serve;
 

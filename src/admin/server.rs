@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -16,12 +16,13 @@ use super::AdminState;
 use super::calls::serve_calls;
 use super::changes::tell_changes;
 use super::definition::{Outcome, Session, answer};
-use super::listener::{Listener, Stream};
+use super::listener::{Arrived, Listener, Stream};
 use super::reply::Reply;
 use super::request::RequestReader;
 use crate::net::ToOperators;
 use crate::resp::Proto;
 use crate::telemetry::log::RateLimitedLine;
+use crate::tls::is_handshake;
 
 /// Connections at once, over all listeners. Operators and their scripts are few, and each may hold a request and its
 /// replies.
@@ -50,6 +51,7 @@ struct Shared {
     state: AdminState,
     places: Arc<Semaphore>,
     next_id: Arc<AtomicU64>,
+    complaints: Arc<Mutex<RateLimitedLine>>,
 }
 
 /// Serves the admin port, and the `calls` from clients' ports, until `shutdown` is ready; then cuts every connection and closes the
@@ -61,7 +63,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let shared = Shared { state, places, next_id: Arc::new(AtomicU64::new(1)) };
+    let shared = Shared { state, places, next_id: Arc::new(AtomicU64::new(1)), complaints: Arc::default() };
     // Dropped at the end of this function, which aborts what is in it.
     let mut accepting = JoinSet::new();
     accepting.spawn(serve_calls(calls, shared.state.clone()));
@@ -79,8 +81,8 @@ async fn accept_all(listener: Listener, shared: Shared) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    connections.spawn(serve_one(stream, peer, shared.clone()));
+                Ok((arrived, peer)) => {
+                    connections.spawn(serve_one(arrived, peer, shared.clone()));
                 }
                 Err(error) => {
                     if let Some(suppressed) = failures.allow(Instant::now()) {
@@ -94,15 +96,42 @@ async fn accept_all(listener: Listener, shared: Shared) {
     }
 }
 
-async fn serve_one(mut stream: Box<dyn Stream>, peer: String, shared: Shared) {
+async fn serve_one(arrived: Arrived, peer: String, shared: Shared) {
+    let place = shared.places.try_acquire();
+    let mut stream = match (arrived, &place) {
+        (Arrived::Plain(stream), _) => stream,
+        // Whether a stranger is told why is not worth a handshake.
+        (Arrived::Secure(..), Err(_)) => return,
+        (arrived, Ok(_)) => match arrived.secured().await {
+            Ok(stream) => stream,
+            Err(error) => return shared.complain(&peer, &error),
+        },
+    };
     // Errors end the connection and concern nobody else.
-    let _ = match shared.places.try_acquire() {
+    let _ = match place {
         Ok(_place) => {
             let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-            converse(&mut stream, Session::new(id, peer, shared.state.operators.first()), &shared.state).await
+            let outcome =
+                converse(&mut stream, Session::new(id, peer.clone(), shared.state.operators.first()), &shared.state).await;
+            if let Err(error) = &outcome
+                && error.kind() == io::ErrorKind::Unsupported
+            {
+                shared.complain(&peer, error);
+            }
+            outcome
         }
         Err(_) => refuse(&mut stream).await,
     };
+}
+
+impl Shared {
+    fn complain(&self, peer: &str, error: &dyn std::fmt::Display) {
+        // Whoever panicked left whole numbers behind.
+        let mut line = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = line.allow(Instant::now()) {
+            tracing::warn!(operator = %peer, suppressed, "an operator was cut off: {error}");
+        }
+    }
 }
 
 async fn refuse(stream: &mut Box<dyn Stream>) -> io::Result<()> {
@@ -137,6 +166,12 @@ async fn converse(stream: &mut Box<dyn Stream>, mut session: Session, state: &Ad
                 received.reserve(READ_BYTES);
                 if timeout(IDLE_TIMEOUT, stream.read_buf(&mut received)).await?? == 0 {
                     return Ok(());
+                }
+                if is_handshake(&received) {
+                    return Err(io::Error::new(
+                        io::ErrorKind::Unsupported,
+                        "expected RESP, found a TLS handshake on a port without TLS",
+                    ));
                 }
             }
             Ok(None) => {
@@ -184,7 +219,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let address = ListenAddr::parse(listen).expect("the test's own text");
-            let listeners = bind(&[address]).await.expect("a free address");
+            let listeners = bind(&[address], None).await.expect("a free address");
             let address = listeners[0].address();
             let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
             let serving = tokio::spawn(serve(listeners, mpsc::unbounded_channel().1, state(), async { drop(stopped.await) }));
@@ -304,7 +339,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
             let mut stream = tokio::net::UnixStream::connect(&path).await.expect("it listens");
             assert_eq!(exchange(&mut stream, b"PING\r\n", 7).await, "+PONG\r\n");
-            let again = bind(&[ListenAddr::Unix(path.clone())]).await.expect_err("it is in use").to_string();
+            let again = bind(&[ListenAddr::Unix(path.clone())], None).await.expect_err("it is in use").to_string();
             assert!(again.contains("cannot listen on unix:") && again.contains("in use"), "{again}");
         });
         assert!(!path.exists());

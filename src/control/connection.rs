@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use redis_protocol::codec::Resp2;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, split};
 use tokio::time::timeout;
 use tokio_util::codec::Decoder;
 
 use crate::cluster::Addr;
-use crate::control::{ControlError, Fault, Pipeline, Reply};
+use crate::control::{ControlError, Fault, Pipeline, Reply, stream::NodeStream};
 
 /// A reply that is longer ends the connection. The largest that the control thread asks for is a library of
 /// functions (FUNCTION DUMP); a topology of 1000 nodes is 150 KB.
@@ -25,7 +23,7 @@ const READ_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Connection {
     addr: Addr,
-    stream: TcpStream,
+    stream: NodeStream,
     received: BytesMut,
     reply_timeout: Duration,
     /// No reply is owed.
@@ -33,7 +31,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(addr: Addr, stream: TcpStream, reply_timeout: Duration) -> Connection {
+    pub(super) fn new(addr: Addr, stream: NodeStream, reply_timeout: Duration) -> Connection {
         Connection { addr, stream, received: BytesMut::new(), reply_timeout, settled: true }
     }
 
@@ -74,8 +72,12 @@ impl Connection {
 
     /// Reads while it writes: a node stops reading when nobody takes its replies.
     async fn exchange(&mut self, pipeline: &Pipeline) -> Result<Vec<Reply>, Fault> {
-        let (mut reader, mut writer) = self.stream.split();
-        let write = async { writer.write_all(pipeline.bytes()).await.map_err(Fault::Io) };
+        let (mut reader, mut writer) = split(&mut self.stream);
+        let write = async {
+            writer.write_all(pipeline.bytes()).await.map_err(Fault::Io)?;
+            // With TLS the last records may still be here.
+            writer.flush().await.map_err(Fault::Io)
+        };
         let read = async {
             let mut replies = Vec::with_capacity(pipeline.len());
             while replies.len() < pipeline.len() {
@@ -92,7 +94,7 @@ impl Connection {
     }
 }
 
-async fn read_reply(reader: &mut ReadHalf<'_>, received: &mut BytesMut) -> Result<Reply, Fault> {
+async fn read_reply(reader: &mut ReadHalf<&mut NodeStream>, received: &mut BytesMut) -> Result<Reply, Fault> {
     let mut codec = Resp2::default();
     loop {
         match codec.decode(received) {
@@ -149,6 +151,7 @@ mod tests {
             credentials: Credentials { username: password.map(|_| "app".into()), password: password.map(str::to_owned) },
             dial_timeout: Duration::from_secs(5),
             reply_timeout: Duration::from_millis(50),
+            tls: None,
         }
     }
 

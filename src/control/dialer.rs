@@ -8,7 +8,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cluster::Addr;
-use crate::control::{Connection, ControlError, Fault, Reply};
+use crate::control::{Connection, ControlError, Fault, Reply, stream::NodeStream};
+use crate::tls::NodeTls;
 
 /// What a node wants to hear before it answers. Without a password no AUTH is sent; without a name the password is the
 /// default user's.
@@ -29,10 +30,12 @@ impl fmt::Debug for Credentials {
 #[derive(Clone, Debug)]
 pub struct Dialer {
     pub credentials: Credentials,
-    /// For name resolution, connecting and AUTH together.
+    /// For name resolution, connecting, a TLS handshake and AUTH together.
     pub dial_timeout: Duration,
     /// The longest wait for each reply on the connections made.
     pub reply_timeout: Duration,
+    /// `None`: nodes are spoken to in plain text.
+    pub tls: Option<NodeTls>,
 }
 
 impl Dialer {
@@ -47,6 +50,13 @@ impl Dialer {
         let failed = |error: io::Error| ControlError { addr: addr.clone(), fault: Fault::Dial(error) };
         let stream = TcpStream::connect((addr.host(), addr.port())).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
+        let stream = match &self.tls {
+            None => NodeStream::Plain(stream),
+            Some(tls) => {
+                let failed = |failure| ControlError { addr: addr.clone(), fault: Fault::Tls(failure) };
+                NodeStream::secure(stream, tls, addr.host()).await.map_err(failed)?
+            }
+        };
         let mut connection = Connection::new(addr.clone(), stream, self.reply_timeout);
         self.authenticate(&mut connection).await?;
         Ok(connection)

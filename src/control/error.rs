@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::cluster::Addr;
+use crate::tls::Failure;
 
 /// A question that a node did not answer. (An error that the node answered is a reply.)
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,8 @@ pub struct ControlError {
 pub enum Fault {
     #[error("expected a connection, found {0}")]
     Dial(io::Error),
+    #[error(transparent)]
+    Tls(Failure),
     #[error("expected a connection within {0:?}, found none")]
     DialTimeout(Duration),
     #[error("expected AUTH to succeed, found {0:?}")]
@@ -37,7 +40,7 @@ impl ControlError {
     /// Whether the node may have carried the question out all the same: it was on its way.
     pub fn outcome_unknown(&self) -> bool {
         match self.fault {
-            Fault::Dial(_) | Fault::DialTimeout(_) | Fault::Auth(_) | Fault::Refused(_) => false,
+            Fault::Dial(_) | Fault::Tls(_) | Fault::DialTimeout(_) | Fault::Auth(_) | Fault::Refused(_) => false,
             Fault::Timeout(_) | Fault::Closed | Fault::Io(_) | Fault::Protocol(_) => true,
         }
     }

@@ -6,6 +6,7 @@ mod dialer;
 mod error;
 mod libraries;
 mod pipeline;
+mod stream;
 
 pub use connection::Connection;
 pub use dialer::{Credentials, Dialer};

@@ -7,15 +7,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::ReadBuf,
-    net::{TcpStream, UnixStream},
-};
+use tokio::net::{TcpStream, UnixStream};
 
-use crate::engine::{ClientId, Face};
+use crate::{
+    engine::{ClientId, Face},
+    tls,
+};
 
 use super::{
     listener::Accepted,
+    secured::Secured,
     socket::{Socket, Stream},
     worker::Worker,
 };
@@ -25,7 +26,7 @@ pub(super) const READS_A_TURN: usize = 4;
 
 /// Takes over a connection.
 pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted, public_id: u64, face: Face) {
-    let (stream, peer, local) = match register(accepted) {
+    let (stream, peer, local, names) = match register(accepted) {
         Ok(registered) => registered,
         Err(error) => {
             tracing::warn!(%error, "a new client's connection could not be used");
@@ -34,21 +35,30 @@ pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted, public_id: u64, fac
         }
     };
     let client = worker.with_engine(|engine| engine.client_open_as(public_id, &peer, &local, face));
+    if !names.is_empty() {
+        worker.with_engine(|engine| engine.client_certified(client, &names));
+    }
     let socket = Rc::new(Socket::new(stream));
     worker.clients.borrow_mut().insert(client, socket.clone());
     worker.client_opened();
     tokio::task::spawn_local(run(worker.clone(), client, socket));
 }
 
-fn register(accepted: Accepted) -> io::Result<(Stream, String, String)> {
+/// The stream, both its ends, and the names of the client's certificate.
+fn register(accepted: Accepted) -> io::Result<(Stream, String, String, Vec<String>)> {
     Ok(match accepted {
-        Accepted::Tcp { stream, peer, local } => (Stream::Tcp(TcpStream::from_std(stream)?), peer, local),
-        Accepted::Unix { stream, path } => (Stream::Unix(UnixStream::from_std(stream)?), path.clone(), path),
+        Accepted::Tcp { stream, peer, local } => (Stream::Tcp(TcpStream::from_std(stream)?), peer, local, Vec::new()),
+        Accepted::Tls { stream, session, peer, local, names } => {
+            (Stream::Tls(Box::new(Secured::new(TcpStream::from_std(stream)?, session))), peer, local, names)
+        }
+        Accepted::Unix { stream, path } => (Stream::Unix(UnixStream::from_std(stream)?), path.clone(), path, Vec::new()),
     })
 }
 
 async fn run(worker: Rc<Worker>, client: ClientId, socket: Rc<Socket>) {
     let mut ended = false;
+    // A client that speaks TLS to a plain port shows it at once.
+    let mut silent = !socket.is_secured();
     poll_fn(|context| {
         if socket.closed.get() {
             return Poll::Ready(());
@@ -58,10 +68,11 @@ async fn run(worker: Rc<Worker>, client: ClientId, socket: Rc<Socket>) {
         if ended {
             return if socket.closed.get() { Poll::Ready(()) } else { Poll::Pending };
         }
-        read_on(&worker, client, &socket, context, &mut ended)
+        read_on(&worker, client, &socket, context, &mut ended, &mut silent)
     })
     .await;
     // Its engine id may belong to another by now if it was closed by the engine; then the table has no such socket.
+    socket.finish().await;
 }
 
 fn write_on(worker: &Rc<Worker>, client: ClientId, socket: &Socket, context: &mut Context<'_>) {
@@ -77,7 +88,14 @@ fn write_on(worker: &Rc<Worker>, client: ClientId, socket: &Socket, context: &mu
     }
 }
 
-fn read_on(worker: &Rc<Worker>, client: ClientId, socket: &Rc<Socket>, context: &mut Context<'_>, ended: &mut bool) -> Poll<()> {
+fn read_on(
+    worker: &Rc<Worker>,
+    client: ClientId,
+    socket: &Rc<Socket>,
+    context: &mut Context<'_>,
+    ended: &mut bool,
+    silent: &mut bool,
+) -> Poll<()> {
     for _ in 0..READS_A_TURN {
         if socket.closed.get() {
             return Poll::Ready(());
@@ -86,15 +104,22 @@ fn read_on(worker: &Rc<Worker>, client: ClientId, socket: &Rc<Socket>, context: 
             return Poll::Pending;
         }
         let mut scratch = worker.scratch.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
-        match socket.poll_read(context, &mut buffer) {
+        let take = |bytes: &[u8]| {
+            if std::mem::take(silent) && tls::is_handshake(bytes) {
+                worker.refuse_tls(client);
+            } else {
+                worker.with_engine(|engine| engine.client_bytes(client, bytes));
+            }
+            !socket.closed.get()
+        };
+        match socket.poll_receive(context, &mut scratch, take) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+            Poll::Ready(Ok(true)) => {}
+            Poll::Ready(Ok(false)) => {
                 *ended = true;
                 worker.with_engine(|engine| engine.client_eof(client));
                 return if socket.closed.get() { Poll::Ready(()) } else { Poll::Pending };
             }
-            Poll::Ready(Ok(())) => worker.with_engine(|engine| engine.client_bytes(client, buffer.filled())),
             Poll::Ready(Err(_)) => {
                 worker.close_client(client);
                 return Poll::Ready(());

@@ -5,12 +5,22 @@ use std::{io, net::SocketAddr, os::unix::fs::FileTypeExt, path::PathBuf, time::D
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::tls::{ROOM, Session};
+
 /// A connection on its way to a worker.
 pub enum Accepted {
     Tcp {
         stream: std::net::TcpStream,
         peer: String,
         local: String,
+    },
+    /// After its handshake. `names` are what its certificate says who it is.
+    Tls {
+        stream: std::net::TcpStream,
+        session: Box<Session>,
+        peer: String,
+        local: String,
+        names: Vec<String>,
     },
     /// `path` stands for both ends.
     Unix {
@@ -132,6 +142,11 @@ impl Accepted {
         let _ = match self {
             Accepted::Tcp { mut stream, .. } => stream.write(reply),
             Accepted::Unix { mut stream, .. } => stream.write(reply),
+            Accepted::Tls { mut stream, mut session, .. } => {
+                let mut room = vec![0; ROOM];
+                let sealed = session.seal(reply, &mut room).and_then(|len| Ok(len + session.close(&mut room[len..])?));
+                stream.write(&room[..sealed.unwrap_or(0)])
+            }
         };
     }
 }

@@ -5,14 +5,17 @@
 
 mod clients;
 mod clock;
+mod handshakes;
 mod lanes;
 mod listener;
 mod memory;
+mod secured;
 mod socket;
 mod worker;
 
 pub use crate::engine::{ProxyAnswer, ProxyCall};
 pub use clock::Clock;
+pub use handshakes::{HandshakeTally, Handshakes};
 pub use listener::{Accepted, BindError, Listener};
 pub use memory::give_back_for_ever;
-pub use worker::{Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats};
+pub use worker::{NodesTls, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats};

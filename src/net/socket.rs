@@ -1,11 +1,13 @@
-//! One connection: TCP or unix, and what its task and the flusher share.
+//! One connection: TCP, with TLS or without, or unix, and what its task and the flusher share.
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use tokio::{
@@ -14,6 +16,11 @@ use tokio::{
 };
 
 use crate::engine::ClientId;
+
+use super::secured::Secured;
+
+/// How long the end of a connection with TLS may take, during which a client may read what it was sent last.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A worker's clients' sockets by the engine's ids, which are small and dense: every write to a client begins with a look in here.
 #[derive(Default)]
@@ -32,6 +39,11 @@ impl Sockets {
         self.0[place] = Some(socket);
     }
 
+    /// Whether records are still to be sent that the engine knows nothing of any more.
+    pub fn are_sending(&self) -> bool {
+        self.0.iter().flatten().any(|socket| !socket.is_pushed_out())
+    }
+
     pub fn remove(&mut self, client: ClientId) -> Option<Rc<Socket>> {
         self.0.get_mut(client.0 as usize)?.take()
     }
@@ -40,6 +52,15 @@ impl Sockets {
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<Secured>),
+}
+
+/// What came of a write.
+pub struct Written {
+    /// Bytes that need not be written again.
+    pub count: usize,
+    /// There is no room for more.
+    pub blocked: bool,
 }
 
 /// See the module's head. Lives on one thread.
@@ -62,26 +83,87 @@ impl Socket {
         }
     }
 
-    pub fn poll_read(&self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads what has arrived, by way of `scratch`, into `take`: at once, or with TLS record by record, until it answers false. Answers
+    /// whether more may come.
+    pub fn poll_receive(
+        &self,
+        context: &mut Context<'_>,
+        scratch: &mut [u8],
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> Poll<io::Result<bool>> {
+        let mut buffer = ReadBuf::new(scratch);
         match &mut *self.stream.borrow_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tcp(stream) => ready!(Pin::new(stream).poll_read(context, &mut buffer))?,
+            Stream::Unix(stream) => ready!(Pin::new(stream).poll_read(context, &mut buffer))?,
+            Stream::Tls(stream) => return stream.poll_receive(context, scratch, take),
         }
+        let received = buffer.filled();
+        if !received.is_empty() {
+            take(received);
+        }
+        Poll::Ready(Ok(!received.is_empty()))
     }
 
-    /// Writes without waiting. `WouldBlock` when there is no room.
-    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match (&*self.stream.borrow(), slices) {
+    pub fn is_secured(&self) -> bool {
+        matches!(*self.stream.borrow(), Stream::Tls(_))
+    }
+
+    /// Writes without waiting, with TLS by way of `room`, which is made the first time.
+    pub fn try_write(&self, slices: &[IoSlice<'_>], room: &RefCell<Vec<u8>>) -> io::Result<Written> {
+        let written = match (&mut *self.stream.borrow_mut(), slices) {
             (Stream::Tcp(stream), [slice]) => stream.try_write(slice),
             (Stream::Unix(stream), [slice]) => stream.try_write(slice),
             (Stream::Tcp(stream), slices) => stream.try_write_vectored(slices),
             (Stream::Unix(stream), slices) => stream.try_write_vectored(slices),
+            (Stream::Tls(stream), slices) => return stream.try_write(slices, &mut room.borrow_mut()),
+        };
+        match written {
+            Ok(count) => Ok(Written { count, blocked: count < slices.iter().map(|slice| slice.len()).sum() }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Written { count: 0, blocked: true }),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Sends what was taken before and found no room; answers whether that is all of it.
+    pub fn push_out(&self) -> io::Result<bool> {
+        match &mut *self.stream.borrow_mut() {
+            Stream::Tls(stream) => stream.push_out(),
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether all that was taken has been sent.
+    pub fn is_pushed_out(&self) -> bool {
+        match &*self.stream.borrow() {
+            Stream::Tls(stream) => stream.is_pushed_out(),
+            _ => true,
+        }
+    }
+
+    /// Ends a connection that the engine is done with: with TLS what was taken has to be sent, and the end to be said.
+    pub async fn finish(&self) {
+        if let Stream::Tls(stream) = &mut *self.stream.borrow_mut() {
+            stream.say_goodbye();
+        } else {
+            return;
+        }
+        let sent = poll_fn(|context| {
+            loop {
+                match self.push_out() {
+                    Ok(false) => ready!(self.poll_write_ready(context))?,
+                    Ok(true) => return Poll::Ready(Ok(())),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+        });
+        // Whoever does not read, or is gone, will miss it.
+        let _: Result<io::Result<()>, _> = tokio::time::timeout(FAREWELL, sent).await;
     }
 
     pub fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &*self.stream.borrow() {
             Stream::Tcp(stream) => stream.poll_write_ready(context),
+            Stream::Tls(stream) => stream.poll_write_ready(context),
             Stream::Unix(stream) => {
                 ready!(stream.poll_write_ready(context))?;
                 Poll::Ready(Ok(()))

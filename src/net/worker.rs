@@ -26,12 +26,15 @@ use crate::{
         ClientId, Counters, Engine, Event, Face, Invalidation, LaneId, Load, Order, OrderToken, Outcome, ProxyAnswer, ProxyCall,
         Registry, Scripts, Settings,
     },
+    telemetry::log::RateLimitedLine,
+    tls::NodeTls,
     topology::{RefreshCause, TopologyHandle},
 };
 
 use super::{
     clients,
     clock::Clock,
+    handshakes::Handshakes,
     lanes,
     listener::Accepted,
     socket::{Socket, Sockets},
@@ -51,6 +54,15 @@ pub struct Shared {
     pub rejected: AtomicU64,
     /// Clients that wait in a blocking command.
     pub blocked: Arc<AtomicU64>,
+    /// Clients that spoke TLS to a plain port: one line a second.
+    pub unexpected_tls: Mutex<RateLimitedLine>,
+}
+
+/// What lanes need where the nodes speak TLS.
+#[derive(Clone)]
+pub struct NodesTls {
+    pub tls: NodeTls,
+    pub handshakes: Handshakes,
 }
 
 /// What a worker is told.
@@ -87,6 +99,8 @@ pub struct WorkerConfig {
     pub clock: Clock,
     pub dial_timeout: Duration,
     pub keepalive: Option<Duration>,
+    /// `None`: the nodes are spoken to in plain text.
+    pub nodes_tls: Option<NodesTls>,
     pub clients_max: usize,
     pub run_id: String,
     pub scripts: Arc<Scripts>,
@@ -136,6 +150,8 @@ pub(super) struct Worker {
     pub clients: RefCell<Sockets>,
     pub lanes: RefCell<FxHashMap<LaneId, Rc<Socket>>>,
     pub scratch: RefCell<Box<[u8]>>,
+    /// Where records are made; empty while there are none.
+    sealing: RefCell<Vec<u8>>,
     clients_counted: Arc<AtomicUsize>,
     stats: Arc<Mutex<WorkerStats>>,
     flusher: RefCell<Option<Waker>>,
@@ -163,6 +179,7 @@ impl Worker {
             clients: RefCell::default(),
             lanes: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+            sealing: RefCell::default(),
             clients_counted,
             stats,
             flusher: RefCell::new(None),
@@ -289,6 +306,17 @@ impl Worker {
         self.set_facts();
     }
 
+    /// Lets go a client that speaks TLS where none is spoken.
+    pub fn refuse_tls(self: &Rc<Self>, client: ClientId) {
+        // Whoever panicked left whole numbers behind.
+        let mut line = self.config.shared.unexpected_tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = line.allow(std::time::Instant::now()) {
+            tracing::warn!(suppressed, "a client was cut off: expected RESP, found a TLS handshake on a port without TLS");
+        }
+        drop(line);
+        self.close_client(client);
+    }
+
     pub fn client_opened(&self) {
         self.set_facts();
     }
@@ -353,6 +381,7 @@ impl Worker {
         let mut engine = self.engine.borrow_mut();
         let outcome = flush(
             &socket,
+            &self.sealing,
             &mut engine,
             |engine, slices| engine.lane_chunks(lane, slices),
             |engine, count| engine.lane_wrote(lane, count),
@@ -368,6 +397,7 @@ impl Worker {
         let mut engine = self.engine.borrow_mut();
         let outcome = flush(
             &socket,
+            &self.sealing,
             &mut engine,
             |engine, slices| engine.client_chunks(client, slices),
             |engine, count| engine.client_wrote(client, count),
@@ -418,7 +448,8 @@ impl Worker {
         for client in blocked {
             self.close_client(client);
         }
-        while self.engine.borrow().load().owed > 0 && tokio::time::Instant::now() < deadline {
+        let is_sending = || self.engine.borrow().load().owed > 0 || self.clients.borrow().are_sending();
+        while is_sending() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // The flusher has its turn before the sockets are dropped.
@@ -430,12 +461,21 @@ impl Worker {
 /// Writes until nothing is left or there is no room; then the socket's task is told to wait for some.
 fn flush(
     socket: &Socket,
+    sealing: &RefCell<Vec<u8>>,
     engine: &mut Engine,
     chunks: impl for<'a> Fn(&'a Engine, &mut [IoSlice<'a>]) -> usize,
     wrote: impl Fn(&mut Engine, usize),
 ) -> io::Result<()> {
     if socket.write_blocked.get() {
         return Ok(());
+    }
+    let wait_for_room = || {
+        socket.write_blocked.set(true);
+        socket.wake();
+        Ok(())
+    };
+    if !socket.push_out()? {
+        return wait_for_room();
     }
     loop {
         let mut slices = [IoSlice::new(&[]); SLICES];
@@ -444,19 +484,16 @@ fn flush(
             return Ok(());
         }
         let wanted: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-        let written = match socket.try_write(&slices[..count]) {
+        let written = match socket.try_write(&slices[..count], sealing) {
             Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        wrote(engine, written);
-        if written < wanted {
-            socket.write_blocked.set(true);
-            socket.wake();
-            return Ok(());
+        wrote(engine, written.count);
+        if written.blocked {
+            return wait_for_room();
         }
-        if count < SLICES {
+        if written.count == wanted && count < SLICES {
             return Ok(());
         }
     }

@@ -107,6 +107,7 @@ fn answer(addr: Addr, reply: Reply, persona: Option<Persona>, connection: Connec
 /// seed, or else the last that answered.
 pub(super) async fn ask_seed(dialer: Dialer, seed: String, limit: Duration) -> Result<Answer, NoAnswer> {
     let mut asking = JoinSet::new();
+    let dialer = Dialer { tls: dialer.tls.as_ref().map(|tls| tls.named(name_of(&seed).host())), ..dialer };
     for addr in resolve(&seed, dialer.dial_timeout).await? {
         asking.spawn(ask_node(dialer.clone(), addr, None, true, limit));
     }
@@ -137,9 +138,13 @@ pub(super) async fn ask_seed_until_usable(dialer: Dialer, seed: String, limit: D
     std::future::pending().await
 }
 
+fn name_of(seed: &str) -> Addr {
+    Addr::parse(seed).unwrap_or_else(|| Addr::new(seed.trim_matches(['[', ']']), DEFAULT_PORT))
+}
+
 async fn resolve(seed: &str, limit: Duration) -> Result<Vec<Addr>, NoAnswer> {
     let unresolved = |found: String| NoAnswer::Unresolved { seed: seed.to_owned(), found };
-    let name = Addr::parse(seed).unwrap_or_else(|| Addr::new(seed.trim_matches(['[', ']']), DEFAULT_PORT));
+    let name = name_of(seed);
     let found = timeout(limit, lookup_host((name.host(), name.port()))).await;
     let found = found.map_err(|_| unresolved(format!("no answer within {limit:?}")))?;
     let mut addrs: Vec<Addr> = found

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{AddressMap, Pin, Slot, SlotMap};
 use crate::control::{Credentials, Dialer};
+use crate::tls::NodeTls;
 use equip::Newcomers;
 use hints::Hints;
 use moves::{Change, Moves};
@@ -55,6 +56,8 @@ pub struct TopologyConfig {
     pub answer_timeout: Duration,
     /// Between refreshes that nothing else caused.
     pub refresh_interval: Duration,
+    /// `None`: nodes are spoken to in plain text.
+    pub tls: Option<NodeTls>,
 }
 
 impl Default for TopologyConfig {
@@ -67,6 +70,7 @@ impl Default for TopologyConfig {
             dial_timeout: Duration::from_secs(1),
             answer_timeout: Duration::from_secs(1),
             refresh_interval: Duration::from_secs(10),
+            tls: None,
         }
     }
 }
@@ -94,6 +98,7 @@ pub fn start(config: TopologyConfig, now_us: impl Fn() -> u64 + Send + Sync + 's
         credentials: Credentials { username: config.username, password: config.password },
         dial_timeout: config.dial_timeout,
         reply_timeout: config.answer_timeout,
+        tls: config.tls,
     };
     let refresher = Refresher {
         seeds: config.seeds,
