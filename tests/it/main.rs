@@ -28,5 +28,6 @@ mod pubsub;
 mod reshard;
 mod sidecar;
 mod tidy;
+mod tls;
 mod tracking;
 mod transactions;

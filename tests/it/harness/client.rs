@@ -5,7 +5,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 /// Longer than every deadline the tests configure, so that a hang shows as a hang.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -156,6 +160,7 @@ pub fn append_request(out: &mut Vec<u8>, arguments: &[impl AsRef<[u8]>]) {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Read for Stream {
@@ -164,6 +169,7 @@ impl Read for Stream {
             let read = match self {
                 Stream::Tcp(stream) => stream.read(buffer),
                 Stream::Unix(stream) => stream.read(buffer),
+                Stream::Tls(stream) => stream.read(buffer),
             };
             // A read with a time limit is interrupted when the machine is frozen for a moment.
             if !read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
@@ -178,6 +184,7 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
         }
     }
 
@@ -213,10 +220,33 @@ impl Client {
 
     /// Connects to a Unix socket, or panics.
     pub fn connect_unix(path: &Path) -> Client {
-        let stream = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a non-zero timeout is valid");
-        stream.set_write_timeout(Some(READ_TIMEOUT)).expect("a non-zero timeout is valid");
-        Client::over(Stream::Unix(stream))
+        Client::try_connect_unix(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    pub fn try_connect_unix(path: &Path) -> io::Result<Client> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
+        stream.set_write_timeout(Some(READ_TIMEOUT))?;
+        Ok(Client::over(Stream::Unix(stream)))
+    }
+
+    /// Connects to this machine with TLS, or says why there is no handshake. With TLS 1.3 a server that does not like a client's
+    /// certificate says so only where its first reply would be.
+    pub fn connect_tls(port: u16, config: &Arc<ClientConfig>) -> io::Result<Client> {
+        let stream = tcp(port)?;
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(connection, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Client::over(Stream::Tls(Box::new(stream))))
+    }
+
+    /// The certificate that it was shown.
+    pub fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
+        let Stream::Tls(stream) = &self.stream else { return None };
+        stream.conn.peer_certificates()?.first().cloned()
     }
 
     fn over(stream: Stream) -> Client {
@@ -228,6 +258,7 @@ impl Client {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_read_timeout(Some(timeout)).and_then(|()| stream.set_write_timeout(Some(timeout))),
             Stream::Unix(stream) => stream.set_read_timeout(Some(timeout)).and_then(|()| stream.set_write_timeout(Some(timeout))),
+            Stream::Tls(tls) => tls.sock.set_read_timeout(Some(timeout)).and_then(|()| tls.sock.set_write_timeout(Some(timeout))),
         }
         .expect("a non-zero timeout is valid");
     }
@@ -239,9 +270,13 @@ impl Client {
 
     /// Tells the other side that nothing more will come.
     pub fn finish(&mut self) -> io::Result<()> {
-        match &self.stream {
+        match &mut self.stream {
             Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.conn.complete_io(&mut stream.sock).map(|_| ())
+            }
         }
     }
 
@@ -299,6 +334,7 @@ impl Client {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_nonblocking(nonblocking),
             Stream::Unix(stream) => stream.set_nonblocking(nonblocking),
+            Stream::Tls(stream) => stream.sock.set_nonblocking(nonblocking),
         }
     }
 
@@ -394,12 +430,16 @@ pub fn closed(error: &io::Error) -> bool {
 }
 
 fn connect(port: u16) -> io::Result<Client> {
+    Ok(Client::over(Stream::Tcp(tcp(port)?)))
+}
+
+fn tcp(port: u16) -> io::Result<TcpStream> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let stream = TcpStream::connect_timeout(&address, READ_TIMEOUT)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(READ_TIMEOUT))?;
     stream.set_write_timeout(Some(READ_TIMEOUT))?;
-    Ok(Client::over(Stream::Tcp(stream)))
+    Ok(stream)
 }
 
 /// Reads a reply out of bytes that may end before it does.

@@ -141,7 +141,7 @@ pub struct Member {
 
 impl Member {
     pub fn client(&self) -> Client {
-        Client::connect(self.port)
+        self.process.as_ref().map_or_else(|| Client::connect(self.port), ServerProcess::client)
     }
 
     /// Stops its process (SIGSTOP), until it is let go on.

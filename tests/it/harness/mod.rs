@@ -1,5 +1,6 @@
 //! What the tests stand on: server processes, clusters, the proxy, and a client that sees every byte.
 
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod moves;

@@ -88,17 +88,24 @@ fn version_of(binary: &Path) -> Option<String> {
 /// A server process of the harness: what a standalone and a cluster node have in common.
 pub struct ServerProcess {
     pub port: u16,
+    /// Where its TCP port speaks TLS only, the harness itself talks to it here.
+    socket: Option<PathBuf>,
     process: Process,
 }
 
 impl ServerProcess {
     /// Starts a server in `folder` and waits until it answers. A port that someone took meanwhile is replaced, unless
-    /// the caller insists on `port`.
+    /// the caller insists on `port`, which speaks TLS if the arguments say `--tls-cluster`.
     pub fn start(server: Server, folder: &Path, port: Option<u16>, arguments: &[String]) -> ServerProcess {
         for _ in 0..5 {
             let chosen = port.unwrap_or_else(free_port);
             let mut command = bound_command(server.binary());
-            command.args(["--port", &chosen.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            let socket = arguments.iter().any(|word| word == "--tls-cluster").then(|| folder.join("socket"));
+            match &socket {
+                Some(socket) => command.args(["--port", "0", "--tls-port", &chosen.to_string(), "--unixsocket"]).arg(socket),
+                None => command.args(["--port", &chosen.to_string()]),
+            };
             // On a busy machine any command may take long enough to be logged, and no two logs would be equal.
             command.args(["--slowlog-log-slower-than", "-1"]);
             command.arg("--dir").arg(folder).args(arguments);
@@ -106,11 +113,11 @@ impl ServerProcess {
             let mut process = Process::start(&format!("{server:?}:{chosen}"), command, &log);
             let answered = wait_until("the server to answer or to give up", || match process.ended() {
                 Some(_) => Ok(false),
-                None if answers(chosen, process.pid()) => Ok(true),
+                None if answers(&socket, chosen, process.pid()) => Ok(true),
                 None => Err(process.log()),
             });
             if answered {
-                return ServerProcess { port: chosen, process };
+                return ServerProcess { port: chosen, socket, process };
             }
             let log = process.log();
             assert!(log.contains("Address already in use") || log.contains("bind"), "{server:?} does not start:\n{log}");
@@ -119,7 +126,7 @@ impl ServerProcess {
     }
 
     pub fn client(&self) -> Client {
-        Client::connect(self.port)
+        self.socket.as_ref().map_or_else(|| Client::connect(self.port), |socket| Client::connect_unix(socket))
     }
 
     pub fn kill(&mut self) {
@@ -136,8 +143,12 @@ impl ServerProcess {
 }
 
 /// Whether the server with this process id answers on this port; another process on the port does not count.
-fn answers(port: u16, pid: u32) -> bool {
-    let Some(mut client) = Client::try_connect(port) else {
+fn answers(socket: &Option<PathBuf>, port: u16, pid: u32) -> bool {
+    let client = match socket {
+        Some(socket) => Client::try_connect_unix(socket).ok(),
+        None => Client::try_connect(port),
+    };
+    let Some(mut client) = client else {
         return false;
     };
     let Some(reply) = client.try_call(&["INFO", "server"]) else {

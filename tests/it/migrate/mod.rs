@@ -2,7 +2,7 @@
 
 mod deaths;
 mod record;
-mod runs;
+pub mod runs;
 mod troubles;
 mod ways_in;
 

@@ -8,15 +8,15 @@ use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
 use crate::migrate_execute::oracle::{Oracle, assert_whole};
 
 /// Soon enough for a test, and nothing is held against a machine that others use too.
-pub(super) const SETTINGS: [(&str, &str); 2] = [("migrate.lease", "2s"), ("migrate.latency_limit", "60s")];
+pub const SETTINGS: [(&str, &str); 2] = [("migrate.lease", "2s"), ("migrate.latency_limit", "60s")];
 
 /// Makes a plan and answers its id.
-pub(super) fn plan(admin: &mut Client, words: &str) -> String {
+pub fn plan(admin: &mut Client, words: &str) -> String {
     let plan = json(admin, &format!("PROXY MIGRATE PLAN {words}"));
     plan["plan"].as_str().unwrap_or_else(|| panic!("{words}: {plan}")).to_owned()
 }
 
-pub(super) fn start(admin: &mut Client, id: &str) -> Value {
+pub fn start(admin: &mut Client, id: &str) -> Value {
     json(admin, &format!("PROXY MIGRATE START {id}"))
 }
 
@@ -29,7 +29,7 @@ pub(super) fn state(status: &Value) -> &str {
 }
 
 /// Waits until the plan is in this state; any that needs an operator is a failure, unless it is the one.
-pub(super) fn wait_for(admin: &mut Client, id: &str, expected: &str) -> Value {
+pub fn wait_for(admin: &mut Client, id: &str, expected: &str) -> Value {
     wait_until(&format!("plan {id} to be {expected}"), || {
         let status = status(admin, id);
         match state(&status) {

@@ -61,7 +61,7 @@ pub fn connect(cluster: &Cluster, user: Option<(&str, &str)>) -> (Runtime, Topol
         topology
     });
     let limit = Duration::from_secs(5);
-    let dialer = Dialer { credentials, dial_timeout: Duration::from_secs(1), reply_timeout: limit };
+    let dialer = Dialer { credentials, dial_timeout: Duration::from_secs(1), reply_timeout: limit, tls: None };
     (runtime, topology, dialer, now_us)
 }
 
