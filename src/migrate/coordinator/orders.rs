@@ -12,7 +12,7 @@ use crate::migrate::inventory::{Inventory, short};
 use crate::migrate::machine::{Fact, Order, Standing, State};
 use crate::migrate::pace::Throttle;
 use crate::migrate::preflight::{Finding, Severity};
-use crate::migrate::record::{Claimed, Entry, Lease, Loaded, NoRecord, Plan, Store, Taken, Told, Written};
+use crate::migrate::record::{Claimed, Entry, Heard, Lease, Loaded, NoRecord, Plan, Store, Taken, Told, Written};
 
 /// Between two looks whether an order has been carried out.
 const LOOK: Duration = Duration::from_millis(50);
@@ -172,13 +172,23 @@ impl Coordinator {
             // The driver makes sure of it when it obeys.
             self.is_free(&loaded.plan.id).await?;
         }
-        self.tell(store, loaded, Told::Order(order), |state| match order {
-            Order::Start | Order::Resume => state != State::Paused && state != State::NeedsOperator,
+        let now = self.tell(store, loaded, Told::Order(order), |state| match order {
+            Order::Start | Order::Resume => true,
             Order::Pause => !matches!(state, State::Canary | State::Running | State::RollingBack | State::Verifying),
             Order::Abort => matches!(state, State::Aborted | State::NeedsOperator),
             Order::Rollback => matches!(state, State::RollingBack | State::RolledBack | State::Paused | State::NeedsOperator),
-        })
-        .await
+        });
+        let now = now.await?;
+        let Standing { state, reason, .. } = &now.progress.standing;
+        match state {
+            State::Paused | State::NeedsOperator if order != Order::Pause => Err(Refused::Stopped {
+                plan: now.plan.id.clone(),
+                order: order.word(),
+                state: state.word(),
+                reason: reason.clone(),
+            }),
+            _ => Ok(now),
+        }
     }
 
     pub async fn throttle(&self, name: &str, change: ThrottleChange) -> Result<Loaded, Refused> {
@@ -192,7 +202,8 @@ impl Coordinator {
     }
 
     async fn tell(&self, mut store: Store, loaded: Loaded, told: Told, is_so: impl Fn(State) -> bool) -> Result<Loaded, Refused> {
-        store.tell(&loaded.place, &told).await?;
+        let heard = Heard::new(told);
+        store.tell(&loaded.place, &heard).await?;
         // If nobody drives it, this instance does.
         let _ = self.words.send(Word::Look(loaded.place.clone())).await;
         let lease = self.parts.timing.lease;
@@ -201,6 +212,9 @@ impl Coordinator {
         loop {
             sleep(LOOK).await;
             let Some(now) = store.load(&loaded.place).await? else { return Err(NoRecord::Unknown(loaded.plan.id).into()) };
+            if let Some(no) = now.progress.refused.iter().find(|no| no.ticket == heard.ticket) {
+                return Err(Refused::ByDriver { plan: loaded.plan.id, order: heard.told.word(), why: no.why.clone() });
+            }
             if now.orders == 0 {
                 let since = *taken_up.get_or_insert_with(Instant::now);
                 if is_so(now.progress.standing.state) || since.elapsed() > SETTLE {

@@ -41,6 +41,10 @@ pub enum Refused {
          it; see PROXY MIGRATE STATUS {plan}"
     )]
     NotYet { plan: String, waited_s: u64 },
+    #[error("REFUSED plan {plan}: {order} was not obeyed: {why}; see PROXY MIGRATE STATUS {plan}")]
+    ByDriver { plan: String, order: &'static str, why: String },
+    #[error("STOPPED plan {plan}: {order} was obeyed, and the plan is {state} now: {reason}")]
+    Stopped { plan: String, order: &'static str, state: &'static str, reason: String },
     #[error(
         "UNREPAIRABLE {slots} slots stand open and cannot be finished; slot {slot}: {why}. PROXY MIGRATE REPAIR DRYRUN shows all"
     )]

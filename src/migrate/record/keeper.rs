@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::store::{Entry, Place, Told};
-use super::{Lease, Progress, Store, Written};
+use super::store::{Entry, Place};
+use super::{Heard, Lease, Progress, Store, Written};
 use crate::migrate::execute::Fence;
 
 /// Progress that nobody waits for is written at most so often.
@@ -32,7 +32,7 @@ struct Note {
 pub struct Keeper {
     notes: mpsc::Sender<Note>,
     /// What operators tell, in their order. It waits in the record until it was obeyed, so that it is not lost with the driver.
-    pub orders: mpsc::Receiver<Told>,
+    pub orders: mpsc::Receiver<Heard>,
     /// Until when the plan may be driven, a margin taken off.
     pub until: watch::Receiver<std::time::Instant>,
     pub token: u64,
@@ -94,7 +94,7 @@ struct Keeping {
     /// Orders that were handed on since the lease was taken, and those of them that were obeyed.
     handed: usize,
     obeyed: usize,
-    told: mpsc::Sender<Told>,
+    told: mpsc::Sender<Heard>,
     renewed: watch::Sender<std::time::Instant>,
     loses: watch::Sender<Option<String>>,
     notes: mpsc::Receiver<Note>,

@@ -20,14 +20,16 @@ mod plan;
 mod scripts;
 mod store;
 mod tag;
+mod told;
 
 pub use held::Held;
 pub use index::{Claimed, Index};
 pub use keeper::Keeper;
 pub use lease::{Lease, Timing};
 pub use plan::{Gate, Mode, Pair, Plan, PlanBatch, Progress};
-pub use store::{Entry, Loaded, LogLine, NoRecord, Place, Store, Taken, Told, Written};
+pub use store::{Entry, Loaded, LogLine, NoRecord, Place, Store, Taken, Written};
 pub use tag::{tag_for, tags};
+pub use told::{Heard, No, Told};
 
 #[cfg(test)]
 pub(crate) use plan::tests;

@@ -13,6 +13,8 @@ use crate::migrate::pace::Throttle;
 use crate::migrate::plan::BatchKind;
 use crate::migrate::{Holds, SlotSet};
 
+use super::No;
+
 /// A plan with more slots needs an approval code to start.
 const APPROVE_SLOTS: usize = 1000;
 /// So does one with as many slots and more bytes than these.
@@ -177,6 +179,9 @@ pub struct Progress {
     /// Slots that every instance holds; older records have none.
     #[serde(default)]
     pub holds: Holds,
+    /// The latest orders that were refused; older records have none.
+    #[serde(default)]
+    pub refused: Vec<No>,
 }
 
 /// One gate and whether it lets the plan go on.
@@ -201,6 +206,7 @@ impl Progress {
             gates: Vec::new(),
             kept_masters: Vec::new(),
             holds: Holds::default(),
+            refused: Vec::new(),
         }
     }
 
@@ -273,7 +279,7 @@ pub(crate) mod tests {
         let progress = Progress { done: SlotSet::parse("5").expect("slots"), ..Progress::drafted() };
         let text = serde_json::to_string(&progress).expect("progress can be written");
         assert_eq!(serde_json::from_str::<Progress>(&text).expect("and read"), progress);
-        let older = text.replace(r#","holds":{"between":[],"unacknowledged":{}}"#, "");
+        let older = text.replace(r#","holds":{"between":[],"unacknowledged":{}},"refused":[]"#, "");
         assert_ne!(older, text);
         assert_eq!(serde_json::from_str::<Progress>(&older).expect("an older record can be read"), progress);
         let pairs = plan.pairs();

@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::index::{INDEX, TOKEN};
 use super::keyed::Keyed;
 use super::scripts::{DRAFT, LOAD, ORDER, RELEASE, RENEW, TAKE, WRITE};
-use super::{Lease, Plan, Progress, Timing, tag_for};
+use super::{Heard, Lease, Plan, Progress, Timing, tag_for};
 use crate::cluster::{Addr, Slot};
 use crate::control::{Dialer, Reply};
-use crate::migrate::machine::{Order, State};
-use crate::migrate::pace::Throttle;
+use crate::migrate::machine::State;
 use crate::topology::TopologyHandle;
 
 /// Lines of a plan's log that are kept.
@@ -41,26 +40,6 @@ pub enum NoRecord {
     Damaged { id: String, found: String },
     #[error("BUSY {0} orders wait for the plan's driver: expected it to take them up")]
     TooManyOrders(usize),
-}
-
-/// What an operator tells a plan's driver, wherever that is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Told {
-    Order(Order),
-    Throttle(Throttle),
-    /// Another version's, in that one's words: it is dropped, and said so.
-    #[serde(skip)]
-    Unknown(String),
-}
-
-impl Told {
-    /// Letters of an order that nobody understands that are shown.
-    const SHOWN: usize = 128;
-
-    fn read(text: &str) -> Told {
-        serde_json::from_str(text).unwrap_or_else(|_| Told::Unknown(text.escape_debug().take(Told::SHOWN).collect()))
-    }
 }
 
 /// A plan's keys.
@@ -101,7 +80,7 @@ pub enum Taken {
 #[derive(Clone, Debug)]
 pub enum Written {
     /// The orders that wait, the oldest first.
-    Done(Vec<Told>),
+    Done(Vec<Heard>),
     /// Another holds the lease.
     Fenced,
 }
@@ -266,7 +245,7 @@ impl Store {
         let [Reply::Integer(1), orders @ ..] = &fields[..] else { return Ok(Written::Fenced) };
         lease.renewed(asked, self.timing);
         lease.lines += entry.lines.len();
-        Ok(Written::Done(orders.iter().map(|order| Told::read(&text(order))).collect()))
+        Ok(Written::Done(orders.iter().map(|order| Heard::read(&text(order))).collect()))
     }
 
     /// Keeps a plan for longer without a word. Whether it is still the lease's.
@@ -286,7 +265,7 @@ impl Store {
     }
 
     /// Leaves a word for whoever drives the plan.
-    pub async fn tell(&mut self, place: &Place, told: &Told) -> Result<(), NoRecord> {
+    pub async fn tell(&mut self, place: &Place, told: &Heard) -> Result<(), NoRecord> {
         let keys = [place.key("plan"), place.key("orders")];
         match self.eval(ORDER, &keys, &[json(told), ORDERS_MAX.to_string()]).await? {
             Reply::Integer(0) => Err(NoRecord::TooManyOrders(ORDERS_MAX)),

@@ -8,7 +8,8 @@ use keyway::migrate::machine::Order;
 use keyway::migrate::pace::Throttle;
 use keyway::migrate::plan::BatchKind;
 use keyway::migrate::record::{
-    Claimed, Entry, Keeper, Lease, LogLine, Mode, NoRecord, Place, Plan, PlanBatch, Progress, Store, Taken, Timing, Told, Written,
+    Claimed, Entry, Heard, Keeper, Lease, LogLine, Mode, NoRecord, Place, Plan, PlanBatch, Progress, Store, Taken, Timing, Told,
+    Written,
 };
 
 use crate::harness::cluster::slot_of;
@@ -51,7 +52,7 @@ async fn told(keeper: &mut Keeper, obeyed: usize) -> Vec<Told> {
     keeper.write(&Progress::drafted(), Vec::new(), obeyed).await;
     keeper.write(&Progress::drafted(), Vec::new(), 0).await;
     assert_eq!(keeper.lost(), None);
-    std::iter::from_fn(|| keeper.orders.try_recv().ok()).collect()
+    std::iter::from_fn(|| keeper.orders.try_recv().ok()).map(|heard| heard.told).collect()
 }
 
 async fn orders(store: &mut Store, place: &Place) -> usize {
@@ -62,10 +63,10 @@ async fn orders(store: &mut Store, place: &Place) -> usize {
 async fn orders_outlive_drivers(cluster: &Cluster, mut store: Store, another: impl Fn() -> Store) {
     let place = store.draft(&plan(cluster, "aaaaaaaa")).await.expect("it is written");
     let (pause, slower) = (Told::Order(Order::Pause), Told::Throttle(Throttle { keys: 7, ..Throttle::default() }));
-    store.tell(&place, &pause).await.expect("it is told");
+    store.tell(&place, &Heard::new(pause.clone())).await.expect("it is told");
     let (key, mut client) = key(cluster, &place, "orders");
     client.call(&["RPUSH", &key, "{\"later\":1}"]);
-    store.tell(&place, &slower).await.expect("it is told");
+    store.tell(&place, &Heard::new(slower.clone())).await.expect("it is told");
     let strange = Told::Unknown("{\\\"later\\\":1}".into());
     let lease = taken(&mut store, &place).await;
     let mut keeper = Keeper::start(another(), place.clone(), lease, 1, Progress::drafted());

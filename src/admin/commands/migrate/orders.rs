@@ -35,7 +35,8 @@ pub(in crate::admin::commands) static PAUSE: Definition = Definition {
     name: "PROXY MIGRATE PAUSE",
     syntax: "PROXY MIGRATE PAUSE plan [JSON]",
     summary: "Let a plan stop behind the open slot",
-    help: "It stays paused until PROXY MIGRATE RESUME, ABORT or ROLLBACK. The reply waits up to 5 seconds for the open slot.",
+    help: "It stays paused until PROXY MIGRATE RESUME, ABORT or ROLLBACK. The reply waits for the open slot, but no more than 5 seconds longer \
+           than migrate.lease: then it says NOTYET, and the order stands.",
     since: "0.1.0",
     role: Role::Operator,
     parse: |arguments| ordered(arguments, Order::Pause),
@@ -45,7 +46,8 @@ pub(in crate::admin::commands) static RESUME: Definition = Definition {
     name: "PROXY MIGRATE RESUME",
     syntax: "PROXY MIGRATE RESUME plan [JSON]",
     summary: "Let a paused plan go on",
-    help: "Also one that a gate has paused, or that waits for an operator: what stood in its way is looked at again.",
+    help: "Also one that a gate has paused, or that waits for an operator: what stood in its way is looked at again. If it is still there, the \
+           reply is the error STOPPED and why.",
     since: "0.1.0",
     role: Role::Operator,
     parse: |arguments| ordered(arguments, Order::Resume),

@@ -208,7 +208,7 @@ impl Driver {
                     outcome = &mut running => break outcome,
                     told = self.keeper.orders.recv() => match told {
                         Some(told) => {
-                            let is_order = matches!(told, Told::Order(_));
+                            let is_order = matches!(told.told, Told::Order(_));
                             self.put_off(told).await?;
                             if is_order && !is_finish {
                                 stop.send_replace(true);

@@ -19,7 +19,7 @@ use crate::migrate::closing::Direction;
 use crate::migrate::execute::{Executor, Guard, Limits};
 use crate::migrate::machine::{Fact, Standing, State, Work};
 use crate::migrate::pace::Throttle;
-use crate::migrate::record::{Keeper, Lease, Loaded, Mode, Place, Plan, Progress, Store, Told};
+use crate::migrate::record::{Heard, Keeper, Lease, Loaded, Mode, Place, Plan, Progress, Store};
 
 /// How often what has been counted becomes progress.
 const TICK: Duration = Duration::from_millis(200);
@@ -46,7 +46,7 @@ pub(super) struct Driver {
     /// For the log.
     lines: Vec<String>,
     /// What operators told while slots moved, in their order.
-    waiting: Vec<Told>,
+    waiting: Vec<Heard>,
     /// How many orders were obeyed and not yet written down as such.
     obeyed: usize,
     /// Nothing stands open that is not the leg under way: it was looked for.

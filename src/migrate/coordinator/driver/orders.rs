@@ -5,16 +5,19 @@ use tokio::time::sleep;
 use super::{Driver, LetGo, TICK};
 use crate::migrate::coordinator::task::has_no_better;
 use crate::migrate::machine::{Standing, Work};
-use crate::migrate::record::{Claimed, Told};
+use crate::migrate::record::{Claimed, Heard, No, Told};
+
+/// Refusals that are kept: whoever waits for one reads many times a second.
+const REFUSED_MAX: usize = 20;
 
 impl Driver {
     /// Obeys what was told, if anything was.
     pub(super) async fn take_orders(&mut self) -> Result<(), LetGo> {
-        for told in std::mem::take(&mut self.waiting) {
-            self.take_order(told).await?;
+        for heard in std::mem::take(&mut self.waiting) {
+            self.take_order(heard).await?;
         }
-        while let Ok(told) = self.keeper.orders.try_recv() {
-            self.take_order(told).await?;
+        while let Ok(heard) = self.keeper.orders.try_recv() {
+            self.take_order(heard).await?;
         }
         Ok(())
     }
@@ -22,17 +25,17 @@ impl Driver {
     /// Waits a little for what is told, and obeys it.
     pub(super) async fn listen(&mut self) -> Result<(), LetGo> {
         tokio::select! {
-            told = self.keeper.orders.recv() => match told {
-                Some(told) => self.take_order(told).await,
+            heard = self.keeper.orders.recv() => match heard {
+                Some(heard) => self.take_order(heard).await,
                 None => Err(LetGo),
             },
             () = sleep(TICK) => Ok(()),
         }
     }
 
-    async fn take_order(&mut self, told: Told) -> Result<(), LetGo> {
+    async fn take_order(&mut self, heard: Heard) -> Result<(), LetGo> {
         let was = self.progress.standing.state;
-        self.obey(told).await?;
+        self.obey(heard).await?;
         if self.progress.standing.state != was && !matches!(self.progress.standing.work(), Work::Rest | Work::Wait) {
             // What happened to the slots while nothing moved nobody has written down.
             self.closed = false;
@@ -41,14 +44,18 @@ impl Driver {
         Ok(())
     }
 
-    async fn obey(&mut self, told: Told) -> Result<(), LetGo> {
+    async fn obey(&mut self, heard: Heard) -> Result<(), LetGo> {
+        let Heard { ticket, told } = heard;
         match told {
             Told::Throttle(throttle) => {
                 self.progress.throttle = throttle;
                 self.throttle.send_replace(throttle);
                 self.say(format!("throttle {throttle}"));
             }
-            Told::Unknown(words) => self.say(format!("dropped an order that this version of Keyway does not know: {words}")),
+            Told::Unknown(words) => {
+                self.say(format!("dropped an order that this version of Keyway does not know: {words}"));
+                self.refuse(ticket, "the instance that drives the plan is of another version, and does not know it".to_owned());
+            }
             Told::Order(order) => {
                 let next = match self.progress.standing.ordered(order) {
                     Ok(next) => self.speaks_against(&next).await?.map_or(Ok(next), Err),
@@ -59,7 +66,10 @@ impl Driver {
                         self.say(format!("ordered {}", order.word()));
                         self.stand(next);
                     }
-                    Err(why) => self.say(format!("refused {}: {why}", order.word())),
+                    Err(why) => {
+                        self.say(format!("refused {}: {why}", order.word()));
+                        self.refuse(ticket, why);
+                    }
                 }
             }
         }
@@ -67,16 +77,23 @@ impl Driver {
         Ok(())
     }
 
+    /// Answers whoever has told it.
+    fn refuse(&mut self, ticket: String, why: String) {
+        let refused = &mut self.progress.refused;
+        refused.push(No { ticket, why });
+        refused.drain(..refused.len().saturating_sub(REFUSED_MAX));
+    }
+
     /// Takes up an order while slots move: it is obeyed between two of them. Only how fast they move may change at once, and that is
     /// written down as obeyed in its turn.
-    pub(super) async fn put_off(&mut self, told: Told) -> Result<(), LetGo> {
-        match &told {
+    pub(super) async fn put_off(&mut self, heard: Heard) -> Result<(), LetGo> {
+        match &heard.told {
             Told::Order(order) => self.say(format!("ordered {}: the open slot is being finished", order.word())),
-            _ if self.waiting.is_empty() => return self.obey(told).await,
+            _ if self.waiting.is_empty() => return self.obey(heard).await,
             Told::Throttle(throttle) => drop(self.throttle.send_replace(*throttle)),
             Told::Unknown(_) => {}
         }
-        self.waiting.push(told);
+        self.waiting.push(heard);
         Ok(())
     }
 
