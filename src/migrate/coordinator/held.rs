@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Parts;
+use super::freed::free_receivers;
 use crate::cluster::Pin;
 use crate::migrate::Holds;
 use crate::migrate::record::Held;
@@ -38,6 +39,7 @@ pub(super) async fn hold_open_slots(parts: Parts) {
                 // What was read last holds: the source of an open slot may be the record's own node.
                 Err(error) => {
                     tracing::debug!("reading which slots are held: {error}");
+                    free_receivers(&parts).await;
                     pause = LOOK;
                 }
             }

@@ -47,6 +47,7 @@ pub use guard::Guard;
 pub use halt::{End, Halt};
 pub use jobs::suspicions;
 pub(in crate::migrate) use nodes::master_of;
+pub(in crate::migrate) use token::take_mark;
 
 /// Slots that go from one shard to another, one way or the other.
 #[derive(Clone, Debug)]

@@ -5,8 +5,8 @@
 use super::nodes::{Node, Nodes};
 use super::patience::Trip;
 use super::{End, Halt};
-use crate::cluster::{NodesView, Slot};
-use crate::control::Reply;
+use crate::cluster::{Addr, NodesView, Slot};
+use crate::control::{Dialer, Reply};
 use crate::migrate::SlotSet;
 use crate::migrate::record::tags;
 
@@ -90,6 +90,21 @@ impl Nodes {
         let plain = [&["CLUSTER", "SETSLOT"], words].concat();
         node.connection.call(&plain).await.map_err(&lost)
     }
+}
+
+/// Takes a slot's mark from a receiver that answers nobody because of it, while it still names `from`, and tells it who owns the slot.
+/// No driver's act: see `coordinator::freed`. The error is for people.
+pub async fn take_mark(dialer: &Dialer, receiver: &Addr, slot: Slot, [from, owner]: [&str; 2]) -> Result<(), String> {
+    let mut node = dialer.dial(receiver).await.map_err(|error| error.to_string())?;
+    let (slot, mark) = (slot.to_string(), format!("[{slot}-<-{from}]"));
+    let taken = node.call(["EVAL", SET_SLOT, "0", "0", &mark, &slot, "STABLE"]).await.map_err(|error| error.to_string())?;
+    if let Reply::Error(error) = taken {
+        return Err(format!("{receiver} answers SETSLOT {slot} STABLE with '{error}'"));
+    }
+    // Where this is refused gossip tells it a little later.
+    let told = node.call(["CLUSTER", "SETSLOT", &slot, "NODE", owner]).await;
+    tracing::debug!(?told, slot, owner, "telling a receiver who owns the slot");
+    Ok(())
 }
 
 /// The key under which the token lies now, if there is one.

@@ -7,7 +7,7 @@ use super::{answer, json};
 use crate::harness::cluster::{ClusterOptions, tags_in};
 use crate::harness::over::{Over, join};
 use crate::harness::{Client, Cluster, Proxy, Reply, Server, wait_until};
-use crate::migrate_execute::failovers::{fail_over, master};
+use crate::migrate_execute::failovers::{fail_over, master, wait_until_in_step};
 use crate::migrate_execute::oracle::assert_whole;
 
 /// So many keys take seconds when each goes alone and the source rests behind it.
@@ -31,9 +31,9 @@ fn write(port: u16, keys: &[String], over: &Over) {
     }
 }
 
-/// Where slots go. While the source of an open slot has failed over Redis 7.0's target answers nobody: it is not the node that has the
-/// index of all plans, as whoever takes the plan over must read that.
-const TARGET: usize = 2;
+/// Where slots go. While the source of an open slot has failed over, Redis 7.0's target answers nobody: here also nobody who would read
+/// the index of all plans, which it has.
+const TARGET: usize = 1;
 
 /// Starts to move a slot from the first shard to another, slowly, and waits until some of its keys have moved.
 fn half_way(admin: &mut Client, cluster: &Cluster, slot: u16) -> String {
@@ -51,7 +51,7 @@ fn half_way(admin: &mut Client, cluster: &Cluster, slot: u16) -> String {
 }
 
 /// Waits until the plan is done. A gate may have closed because of the failover: then it goes on.
-fn finish(admin: &mut Client, id: &str) -> Value {
+pub(super) fn finish(admin: &mut Client, id: &str) -> Value {
     wait_until("the slot to have moved", || {
         let now = status(admin, id);
         match state(&now) {
@@ -72,12 +72,12 @@ fn finish(admin: &mut Client, id: &str) -> Value {
 /// The source of an open slot fails over, while its driver lives and while there is none: clients of another proxy never see a key that
 /// has moved as one that is not there.
 fn failovers(server: Server) {
-    let cluster = Cluster::start(server, ClusterOptions::with_failover());
+    let mut cluster = Cluster::start(server, ClusterOptions::with_failover());
     // A dead driver's slot is served again when the next has taken over.
     let settings = [&SETTINGS[..], &[("retry.deadline", "60s")]].concat();
     let front = Proxy::start_with(&cluster, &settings);
     let mut admin = front.admin();
-    let tags = tags_in(0..2);
+    let tags = tags_in(0..3);
     let set = |key: &String| vec!["SET".to_owned(), key.clone(), format!("{key} 0")];
     for tag in &tags {
         let replies = front.client().pipeline(&names(tag).iter().map(set).collect::<Vec<_>>());
@@ -105,6 +105,30 @@ fn failovers(server: Server) {
     }
     assert_whole(&cluster);
     mark_of_old(&cluster, &front);
+    both_die(&mut cluster, &front, &tags[2]);
+}
+
+/// The driver and the source of an open slot die together.
+fn both_die(cluster: &mut Cluster, front: &Proxy, tag: &str) {
+    let (mut admin, mut client) = (front.admin(), front.client());
+    let mut driver = Proxy::start_with(cluster, &SETTINGS);
+    let id = half_way(&mut driver.admin(), cluster, 2);
+    let source = master(cluster, 0);
+    driver.process().kill();
+    wait_until_in_step(cluster, source);
+    cluster.kill(source);
+    wait_until("another instance to go on", || {
+        // The record may not be read just now.
+        let log = answer(&mut admin, &format!("PROXY MIGRATE LOG {id} 1000 JSON"));
+        if log.contains("taken over") { Ok(()) } else { Err(log) }
+    });
+    // Where a receiver does not stop by itself nobody has to be freed.
+    assert_eq!(front.log().contains("had stopped its receiver"), cluster.server == Server::Redis70, "{}", front.log());
+    let check = |key: String| assert_eq!(client.call(&["GET", &key]), Reply::bulk(format!("{key} 0")));
+    names(tag).into_iter().for_each(check);
+    finish(&mut admin, &id);
+    cluster.restart(source);
+    assert_whole(cluster);
 }
 
 /// Only the target is marked, and holds an old copy: nobody lets that win but an operator.
