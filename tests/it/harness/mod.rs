@@ -8,6 +8,7 @@ pub mod over;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod relay;
 pub mod servers;
 pub mod text;
 

@@ -83,7 +83,7 @@ fn look(cluster: &Cluster, slot: u16) -> Open {
     }
 }
 
-fn rule(cluster: &Cluster, member: usize, rule: &str) {
+pub(super) fn rule(cluster: &Cluster, member: usize, rule: &str) {
     assert!(!cluster.member(member).client().call(&["ACL", "SETUSER", "default", rule]).is_error(), "{rule}");
 }
 

@@ -1,6 +1,7 @@
 //! PROXY MIGRATE on real clusters: plans, and what becomes of them.
 
 mod deaths;
+mod faults;
 mod record;
 pub mod runs;
 mod troubles;

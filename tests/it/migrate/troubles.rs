@@ -28,19 +28,19 @@ fn drivers(cluster: &Cluster, member: usize) -> BTreeSet<String> {
     named.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
-fn is_marked(cluster: &Cluster, member: usize) -> bool {
+pub(super) fn is_marked(cluster: &Cluster, member: usize) -> bool {
     let view = cluster.view_of(member);
     view.iter().any(|node| node.id == cluster.member(member).id && !node.open_slots.is_empty())
 }
 
-fn wait_for_state(admin: &mut Client, id: &str, expected: &str) -> Value {
+pub(super) fn wait_for_state(admin: &mut Client, id: &str, expected: &str) -> Value {
     wait_until(&format!("plan {id} to be {expected}"), || {
         let now = status(admin, id);
         if state(&now) == expected { Ok(now) } else { Err(format!("{now}\n{}", log(admin, id))) }
     })
 }
 
-fn gates_open(admin: &mut Client, id: &str) {
+pub(super) fn gates_open(admin: &mut Client, id: &str) {
     wait_until("the gates to open", || {
         let gates = status(admin, id)["gates"].clone();
         let is_open = gates.as_array().is_some_and(|gates| gates.iter().all(|gate| gate["open"] == true));
