@@ -56,6 +56,7 @@ mod tracking;
 mod transaction;
 mod unknown;
 mod users;
+mod wanted;
 
 use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
@@ -124,6 +125,8 @@ pub enum Event {
     Invalidate(Invalidation),
     /// Have every worker, this one too, call `redirect_broken`: a client is gone that others redirect to.
     TargetGone { id: u64 },
+    /// A request for these keys of a slot that is being moved waits until all of them are on one node.
+    Wanted { slot: Slot, keys: Vec<Bytes> },
 }
 
 /// Why a new slot map is wanted.

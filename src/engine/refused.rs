@@ -85,6 +85,7 @@ impl Engine {
             Verdict::TryAgain => {
                 if let Some(slot) = asked.slot {
                     self.table.mark_moving(slot, self.now);
+                    self.want_keys(slot, &retry.frame);
                 }
                 self.counters.try_again += 1;
                 self.back_off(&mut retry);

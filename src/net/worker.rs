@@ -262,6 +262,7 @@ impl Worker {
             }
             Event::Invalidate(told) => self.tell_all(|| ToWorker::Invalidate(told.clone())),
             Event::TargetGone { id } => self.tell_all(|| ToWorker::TargetGone { id }),
+            Event::Wanted { slot, keys } => self.config.topology.want(slot, keys),
         }
     }
 

@@ -21,10 +21,12 @@ mod stats;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod wants;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -38,6 +40,7 @@ use pace::{Health, Pace};
 use polling::Polling;
 use refresher::{Complaints, Refresher};
 use stats::Counters;
+use wants::Wants;
 
 pub use hints::RefreshCause;
 pub use stats::TopologyStats;
@@ -81,6 +84,7 @@ pub struct TopologyHandle {
     maps: watch::Receiver<Option<Arc<SlotMap>>>,
     hints: Arc<Hints>,
     moves: Arc<Moves>,
+    wants: Arc<Wants>,
     counters: Arc<Counters>,
 }
 
@@ -93,7 +97,8 @@ type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// Outside a tokio runtime.
 pub fn start(config: TopologyConfig, now_us: impl Fn() -> u64 + Send + Sync + 'static) -> TopologyHandle {
     let (published, maps) = watch::channel(None);
-    let handle = TopologyHandle { maps, hints: Arc::default(), moves: Arc::default(), counters: Arc::default() };
+    let handle =
+        TopologyHandle { maps, hints: Arc::default(), moves: Arc::default(), wants: Arc::default(), counters: Arc::default() };
     let dialer = Dialer {
         credentials: Credentials { username: config.username, password: config.password },
         dial_timeout: config.dial_timeout,
@@ -144,17 +149,45 @@ impl TopologyHandle {
     /// Says that these slots belong to this node from now on, because it was just made their owner: the map says so at once, without
     /// asking anybody. A node that the map does not hold changes nothing.
     pub fn slots_moved(&self, slots: &[Slot], to: &Arc<str>) {
+        slots.iter().for_each(|slot| self.wants.serve(*slot, false));
         self.moves.add(slots.iter().map(|slot| Change::Owner(*slot, to.clone())));
     }
 
     /// Says that a slot is being moved: from now on requests for it go to no other node than these two, until it is moved or unpinned.
     pub fn pin(&self, slot: Slot, ends: [Arc<str>; 2]) {
+        self.wants.serve(slot, true);
         self.moves.add([Change::Pin(Pin { slot, ends })]);
     }
 
     /// Takes a pin back.
     pub fn unpin(&self, slot: Slot) {
+        self.wants.serve(slot, false);
         self.moves.add([Change::Unpin(slot)]);
+    }
+
+    /// Says that a request waits until these keys of a slot are on one node. Cheap, from any thread; how many are remembered is bounded.
+    pub fn want(&self, slot: Slot, keys: impl IntoIterator<Item = Bytes>) {
+        self.wants.want(slot, keys);
+    }
+
+    /// Takes the keys of a slot that are wanted.
+    pub fn wanted(&self, slot: Slot) -> Vec<Bytes> {
+        self.wants.take(slot)
+    }
+
+    /// Until keys may be wanted of a slot that is pinned here.
+    pub async fn wants_arrived(&self) {
+        self.wants.arrived().await;
+    }
+
+    /// Takes the wanted keys of all slots that are not pinned here.
+    pub fn wanted_of_others(&self) -> Vec<Bytes> {
+        self.wants.take_others()
+    }
+
+    /// Whether any slot is pinned here.
+    pub fn has_pins(&self) -> bool {
+        self.wants.serves()
     }
 
     /// Says which slots are being moved by whichever proxy, and between whom: as `pin`, until it is said anew. Pins go before.

@@ -213,6 +213,7 @@ impl World {
             }
             Event::Invalidate(told) => self.drivers.iter_mut().for_each(|driver| driver.engine.invalidated(&told)),
             Event::TargetGone { id } => self.drivers.iter_mut().for_each(|driver| driver.engine.redirect_broken(id)),
+            Event::Wanted { .. } => {}
             Event::CallOperators { .. } => self.truth.accuse("a PROXY command is passed on, which no setting allows".into()),
             Event::Order { token, order } => {
                 let mut outcome = keyway::engine::Outcome::default();

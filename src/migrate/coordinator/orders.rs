@@ -71,9 +71,18 @@ impl Coordinator {
             }
         };
         let (place, id) = (loaded.place.clone(), loaded.plan.id.clone());
-        let mut lease = match store.take(&place).await? {
-            Taken::Ours(lease) => lease,
-            Taken::Held(holder) => return Err(Refused::Driven { plan: id, holder }),
+        let asked = Instant::now();
+        let mut lease = loop {
+            let holder = match store.take(&place).await? {
+                Taken::Ours(lease) => break lease,
+                Taken::Held(holder) => holder,
+            };
+            // Whoever does no more than what a plan at rest was told, such as THROTTLE, lets go in a moment.
+            let is_as_it_was = store.load(&place).await?.is_some_and(|now| now.progress.standing == loaded.progress.standing);
+            if !is_as_it_was || asked.elapsed() > SETTLE {
+                return Err(Refused::Driven { plan: id, holder });
+            }
+            sleep(LOOK).await;
         };
         let begun = self.begin_leased(&mut store, &mut loaded, &mut lease, standing, outcome).await;
         match begun {
@@ -105,9 +114,10 @@ impl Coordinator {
     ) -> Result<bool, Refused> {
         // Another may have started, and ended, it in between.
         let Some(now) = store.load(&loaded.place).await? else { return Err(NoRecord::Unknown(loaded.plan.id.clone()).into()) };
-        if now.version != loaded.version {
+        if now.progress.standing != loaded.progress.standing {
             return Err(Refused::Driven { plan: now.plan.id, holder: "it was started a moment ago".into() });
         }
+        (loaded.version, loaded.progress.throttle) = (now.version, now.progress.throttle);
         if standing.state.holds_slots() {
             self.claim(store, &loaded.plan.id).await?;
             if !has_no_better(&self.parts, store, lease.token).await? {

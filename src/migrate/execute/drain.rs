@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::halt::{End, Halt};
 use super::nodes::{Node, text};
@@ -31,13 +31,13 @@ const BYTES_PER_SECOND_MIN: u64 = 20 << 20;
 const REPLICA_WAIT_MS: &str = "200";
 
 /// The runtime's timers count milliseconds.
-const TIMER: Duration = Duration::from_millis(1);
+pub(super) const TIMER: Duration = Duration::from_millis(1);
 
 /// So much of the rest may have been had before it was due.
 const CREDIT: Duration = Duration::from_millis(5);
 
 /// A key and about how many bytes it takes.
-type Sized = (Bytes, u64);
+pub(super) type Sized = (Bytes, u64);
 
 /// A MIGRATE that went well.
 struct Ended {
@@ -77,20 +77,17 @@ impl Executor {
             let mut sized = self.sizes(database, first).await?;
             while !sized.is_empty() {
                 orders.fence.check()?;
+                let gone = self.rest(passage, database, orders, tell).await?;
+                if !gone.is_empty() {
+                    // Named once more they would look as if their moving were in doubt.
+                    sized.retain(|(key, _)| !gone.contains(key));
+                    listed = listed.filter(|key| !gone.contains(key)).collect::<Vec<_>>().into_iter();
+                    continue;
+                }
                 let throttle = *orders.throttle.borrow();
                 let batch: Vec<Sized> = sized.drain(..Pace::fitting(sized.iter().map(|(_, bytes)| *bytes), &throttle)).collect();
-                if let [(key, bytes)] = &batch[..]
-                    && *bytes > throttle.bytes
-                {
-                    tell(Event::BigKey { slot: passage.slot, key: key.clone(), bytes: *bytes });
-                }
                 let next = if sized.is_empty() { listed.by_ref().take(self.pace.next(&throttle)).collect() } else { Vec::new() };
-                self.rest(orders).await;
-                let Ended { took, next } = self.migrate(passage, database, &batch, next, tell).await?;
-                sized.extend(next);
-                self.pace.learn(batch.len(), took);
-                let idle_since = self.rested_at.max(Instant::now() - took - CREDIT);
-                self.rested_at = idle_since + took + Pace::rest(took, &throttle);
+                sized.extend(self.move_together(passage, database, &batch, next, orders, tell).await?);
             }
         }
         match passage.keys > before {
@@ -100,18 +97,27 @@ impl Executor {
         }
     }
 
-    /// The source has its rest between two MIGRATEs, in which other commands may run. Less than a timer can measure is made up for
-    /// behind a later one, and what a timer is late by, or the source was left alone for anyway, is rest as well. A new throttle ends it: a rest may be long behind a large key.
-    async fn rest(&self, orders: &Orders) {
-        if self.rested_at <= Instant::now() + TIMER {
-            return;
+    /// Moves these keys with one MIGRATE, and notes what it cost. Answers the sizes of those that go next.
+    pub(super) async fn move_together(
+        &mut self,
+        passage: &mut Passage,
+        database: u32,
+        batch: &[Sized],
+        next: Vec<Bytes>,
+        orders: &Orders,
+        tell: Listener<'_>,
+    ) -> Result<Vec<Sized>, Trip> {
+        let throttle = *orders.throttle.borrow();
+        if let [(key, bytes)] = batch
+            && *bytes > throttle.bytes
+        {
+            tell(Event::BigKey { slot: passage.slot, key: key.clone(), bytes: *bytes });
         }
-        let mut throttle = orders.throttle.clone();
-        throttle.mark_unchanged();
-        tokio::select! {
-            () = sleep_until(self.rested_at) => {}
-            _ = throttle.changed() => {}
-        }
+        let Ended { took, next } = self.migrate(passage, database, batch, next, tell).await?;
+        self.pace.learn(batch.len(), took);
+        let idle_since = self.rested_at.max(Instant::now() - took - CREDIT);
+        self.rested_at = idle_since + took + Pace::rest(took, &throttle);
+        Ok(next)
     }
 
     pub(super) fn end(&mut self, end: End) -> Result<&mut Node, Trip> {
@@ -133,7 +139,7 @@ impl Executor {
     }
 
     /// The sizes of a page's first keys; those of the next are asked for behind each MIGRATE.
-    async fn sizes(&mut self, database: u32, keys: Vec<Bytes>) -> Result<VecDeque<Sized>, Trip> {
+    pub(super) async fn sizes(&mut self, database: u32, keys: Vec<Bytes>) -> Result<VecDeque<Sized>, Trip> {
         if keys.is_empty() {
             return Ok(VecDeque::new());
         }

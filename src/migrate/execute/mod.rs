@@ -25,6 +25,7 @@ mod passage;
 mod patience;
 mod settle;
 mod token;
+mod wanted;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

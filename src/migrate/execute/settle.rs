@@ -69,7 +69,7 @@ impl Executor {
     }
 
     /// Those of the keys that an end holds.
-    async fn present(&mut self, end: End, database: u32, keys: &[Bytes]) -> Result<Vec<Bytes>, Trip> {
+    pub(super) async fn present(&mut self, end: End, database: u32, keys: &[Bytes]) -> Result<Vec<Bytes>, Trip> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }

@@ -1,14 +1,20 @@
-//! Which slots are held now, as every instance reads it again and again.
+//! Which slots are held now, as every instance reads it again and again; and which of their keys clients of all instances wait for.
 
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::index::{ACTIVE, INDEX};
 use super::keyed::Keyed;
+use super::scripts::{WANT, WANTED};
 use super::store::text;
 use super::{NoRecord, Place};
 use crate::control::{Dialer, Reply};
 use crate::migrate::Holds;
 use crate::topology::TopologyHandle;
+
+/// Keys that clients wait for that are kept, the latest, and for how long: nobody who drives leaves them there for longer.
+const WANTS_MAX: usize = 1000;
+const WANTS_KEPT_MS: u64 = 10_000;
 
 /// Reads what the plan that holds slots says of them.
 pub struct Held {
@@ -48,10 +54,31 @@ impl Held {
         Ok(excerpt?.map(|excerpt: Excerpt| excerpt.holds))
     }
 
+    /// Tells whoever drives the plan that was read last which keys clients wait for.
+    pub async fn want(&mut self, keys: &[Bytes]) -> Result<(), NoRecord> {
+        let (most, kept_ms) = (WANTS_MAX.to_string(), WANTS_KEPT_MS.to_string());
+        let mut words: Vec<&[u8]> = vec![b"EVAL", WANT.as_bytes(), b"1"];
+        let Some(key) = self.place.as_ref().map(|place| place.key("wanted")) else { return Ok(()) };
+        words.extend([key.as_bytes(), most.as_bytes(), kept_ms.as_bytes()]);
+        words.extend(keys.iter().map(|key| &key[..]));
+        self.call(&key, &words).await.map(drop)
+    }
+
+    /// Takes what clients of other instances wait for.
+    pub async fn wanted(&mut self) -> Result<Vec<Bytes>, NoRecord> {
+        let Some(key) = self.place.as_ref().map(|place| place.key("wanted")) else { return Ok(Vec::new()) };
+        let Reply::Array(keys) = self.call(&key, &["EVAL", WANTED, "1", &key]).await? else { return Ok(Vec::new()) };
+        Ok(keys.into_iter().filter_map(|key| if let Reply::BulkString(key) = key { Some(key) } else { None }).collect())
+    }
+
     async fn ask(&mut self, key: &str, words: &[&str]) -> Result<String, NoRecord> {
+        self.call(key, words).await.map(|reply| text(&reply))
+    }
+
+    async fn call<A: AsRef<[u8]>>(&mut self, key: &str, words: &[A]) -> Result<Reply, NoRecord> {
         match self.keyed.call(key, words).await {
             Ok(Reply::Error(error)) => Err(NoRecord::Unreachable(error.to_string())),
-            Ok(reply) => Ok(text(&reply)),
+            Ok(reply) => Ok(reply),
             Err(error) => Err(NoRecord::Unreachable(error)),
         }
     }

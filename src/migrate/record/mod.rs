@@ -5,6 +5,7 @@
 //! {keyway:<tag>}:plan:<id>    hash   plan, progress (JSON), version, token, order
 //! {keyway:<tag>}:lease:<id>   string `<token> <holder>`, expires
 //! {keyway:<tag>}:log:<id>     stream of lines, capped
+//! {keyway:<tag>}:wanted:<id>  list of keys that clients of other instances than the driver's wait for, expires
 //! {keyway:<tag>}:fence        string, on each Redis master that gives or takes: the highest token that was there (`execute::token`)
 //! ```
 //!

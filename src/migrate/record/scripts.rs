@@ -47,6 +47,14 @@ pub(super) const RELEASE: &str = "if redis.call('GET',KEYS[1])==ARGV[1] then ret
 pub(super) const ORDER: &str = "if redis.call('EXISTS',KEYS[1])==0 or redis.call('LLEN',KEYS[2])>=tonumber(ARGV[2]) then return 0 end \
     return redis.call('RPUSH',KEYS[2],ARGV[1])";
 
+/// KEYS wanted; ARGV how many stay, how long in ms, keys.
+pub(super) const WANT: &str = "for i=3,#ARGV do redis.call('RPUSH',KEYS[1],ARGV[i]) end \
+    redis.call('LTRIM',KEYS[1],-tonumber(ARGV[1]),-1) return redis.call('PEXPIRE',KEYS[1],ARGV[2])";
+
+/// KEYS wanted. Answers and removes all.
+pub(super) const WANTED: &str =
+    "local all=redis.call('LRANGE',KEYS[1],0,-1) if #all>0 then redis.call('DEL',KEYS[1]) end return all";
+
 /// KEYS index; ARGV field, id, the id that may be replaced. Answers who has it.
 pub(super) const CLAIM: &str = "local held=redis.call('HGET',KEYS[1],ARGV[1]) \
     if held and held~=ARGV[2] and held~=ARGV[3] then return held end \

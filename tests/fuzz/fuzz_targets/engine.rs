@@ -149,6 +149,7 @@ impl Drive {
             }
             Event::Invalidate(told) => self.engine.invalidated(&told),
             Event::TargetGone { id } => self.engine.redirect_broken(id),
+            Event::Wanted { .. } => {}
             Event::CallOperators { .. } => panic!("a PROXY command is passed on, which no setting allows"),
             Event::Resume { .. } | Event::Refresh(_) => {}
         }

@@ -229,6 +229,33 @@ fn aborted_without_the_target(world: &mut World, slot: u16) {
     assert_whole(&world.cluster);
 }
 
+/// A request for keys that are on both ends is answered when these have moved, long before the slot has: whoever asks whichever instance.
+fn keys_that_are_waited_for(world: &World, slot: u16) {
+    let mut client = world.front.client();
+    let tag = &tags_in(slot..slot + 1)[0];
+    for number in 0..300 {
+        assert_eq!(client.call(&["SET", &format!("{tag}{number}"), "here"]), Reply::ok());
+    }
+    let driver = Proxy::start_with(&world.cluster, &SETTINGS);
+    let id = world.half_way(&driver, slot);
+    let keys_at = |member: usize| -> Vec<String> {
+        let keys = world.at(member, &["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "1000"]);
+        keys.elements().iter().map(Reply::text).collect()
+    };
+    for proxy in [&driver, &world.next] {
+        let (moved, left) = (keys_at(TARGET), keys_at(SOURCE));
+        let (one, other) = (&moved[0], left.last().expect("most of them are there"));
+        assert_eq!(proxy.client().call(&["MSETNX", one, "no", other, "no"]), Reply::Integer(0));
+        let still_left = keys_at(SOURCE);
+        assert!(is_marked(&world.cluster, SOURCE) && still_left.len() > 20 && !still_left.contains(other), "{still_left:?}");
+    }
+    finish(&mut world.admin(), &id);
+    for number in 0..300 {
+        assert_eq!(client.call(&["GET", &format!("{tag}{number}")]), Reply::bulk("here"));
+    }
+    assert_whole(&world.cluster);
+}
+
 /// Two orders come while a slot is open. The second means nothing behind the first: whoever gave it is told so.
 fn an_order_too_many(world: &World, slot: u16) {
     let driver = Proxy::start_with(&world.cluster, &SETTINGS);
@@ -281,6 +308,7 @@ fn faults(server: Server) {
     killed_within_a_migrate(&world, 0);
     keys_that_end(&world, 1);
     third_master_down(&mut world, 2);
+    keys_that_are_waited_for(&world, 200);
     if server == Server::Redis70 {
         // What the driver alone sees is the same everywhere.
         marks_that_contradict(&world, 10);

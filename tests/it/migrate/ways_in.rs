@@ -53,7 +53,9 @@ fn half_way(admin: &mut Client, cluster: &Cluster, slot: u16) -> String {
 /// Waits until the plan is done. A gate may have closed because of the failover: then it goes on.
 pub(super) fn finish(admin: &mut Client, id: &str) -> Value {
     wait_until("the slot to have moved", || {
-        let now = status(admin, id);
+        // The record may not be read just now.
+        let now = answer(admin, &format!("PROXY MIGRATE STATUS {id} JSON"));
+        let now: Value = serde_json::from_str(&now).map_err(|_| now)?;
         match state(&now) {
             "done" => Ok(now),
             "paused" => {
