@@ -4,7 +4,7 @@ use std::{
     future::Future,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -12,29 +12,34 @@ use std::{
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{broadcast::error::RecvError, mpsc, oneshot},
+    sync::{broadcast::error::RecvError, mpsc, oneshot, watch},
     task::LocalSet,
 };
 
 use crate::{
     access::{Accounts, Role, Secret, Throttle},
-    admin::{self, AdminState, Channel, Events, Facts, Operators},
+    admin::{self, AdminState, Channel, Events, Operators},
     command::{Policy, Rule, unblocked},
     config::{AddressRule, AuthMode, Config, CrossSlotBlocking, CrossSlotTransactions, Entrance, ListenAddr, Mistake, Resolved},
     control::{Credentials, Dialer},
     engine::{Auth, CrossSlot, Face, Identity, Registry, Scripts, Settings},
     migrate::{self, Coordinator, record::Timing},
     net::{
-        Accepted, BindError, Clock, Listener, NodesTls, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats,
+        Accepted, BindError, Clock, Listener, NodesTls, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle,
         give_back_for_ever,
     },
+    report::{self, Sources},
     resp,
     tls::FileError,
     topology::{self, TopologyConfig, TopologyHandle},
+    web,
 };
 
 /// How long replies that are owed at the end may take.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Between two questions to all masters about the cluster's health.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(15);
 
 /// For one answer of a node to an operator's question.
 const CONTROL_REPLY_LIMIT: Duration = Duration::from_secs(5);
@@ -100,6 +105,7 @@ pub struct App {
     listeners: Vec<(Listener, Face, Option<Entry>)>,
     secured: Secured,
     operators: Vec<admin::Listener>,
+    http: Vec<admin::Listener>,
     workers: Vec<WorkerHandle>,
     /// PROXY commands of the workers' clients.
     calls: mpsc::UnboundedReceiver<ToOperators>,
@@ -128,10 +134,11 @@ impl App {
                 listeners.push((listener, face, entry.clone()));
             }
         }
-        let mut operators = admin::bind(&config.admin.listen, None).await?;
+        let mut operators = admin::bind("admin.listen", &config.admin.listen, None).await?;
         if let Some(secure) = &secured.operators {
-            operators.extend(admin::bind(&config.admin.tls.listen, Some(secure)).await?);
+            operators.extend(admin::bind("admin.tls.listen", &config.admin.tls.listen, Some(secure)).await?);
         }
+        let http = admin::bind("http.listen", &config.http.listen, None).await?;
         raise_descriptor_limit(&config);
         let clock = Clock::start();
         let topology = topology::start(topology_config(&config, &secured), move || clock.now_us());
@@ -143,7 +150,7 @@ impl App {
             let tls = entry.is_some();
             tracing::info!(address = %listener.name(), mode = face.mode(), tls, workers = workers.len(), "listening");
         }
-        Ok(App { config, listeners, secured, operators, workers, calls, shared, topology, clock })
+        Ok(App { config, listeners, secured, operators, http, workers, calls, shared, topology, clock })
     }
 
     /// The proxy's way to the cluster, as operators' commands use it.
@@ -153,19 +160,29 @@ impl App {
 
     /// Serves clients until `stop` ends, then lets what is in flight finish.
     pub async fn serve_until(self, stop: impl Future<Output = ()>) {
-        let App { config, listeners, secured, operators, workers, calls, shared, topology, clock } = self;
-        let facts = Reporter {
+        let App { config, listeners, secured, operators, http, workers, calls, shared, topology, clock } = self;
+        let (told, health) = watch::channel(Arc::default());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let sources = Sources {
             shared: shared.clone(),
             stats: workers.iter().map(|worker| worker.stats.clone()).collect(),
             topology: topology.clone(),
             clock,
-            tls: secured.report(),
+            limits: report_limits(&config),
+            health,
+            stopping: stopping.clone(),
         };
         let cluster = cluster_of(&config, &secured, &topology, clock);
         let events = Events::default();
         let migrations = coordinate(&config, &cluster, &events);
+        let http = (!http.is_empty()).then(|| {
+            let watch = report::Watch::new(topology.clone(), cluster.dialer.clone(), migrations.clone(), told);
+            let served = web::serve(http, sources.clone());
+            tokio::spawn(async move { tokio::join!(watch.run(HEALTH_INTERVAL), served) })
+        });
+        let tls = secured.report();
         let admin = AdminState {
-            info: Arc::new(move || facts.facts()),
+            info: Arc::new(move || [admin::facts_of(&sources.facts()), tls.facts()].concat()),
             cluster,
             operators: Arc::new(admin_users(&config)),
             events,
@@ -188,6 +205,7 @@ impl App {
             .collect();
         stop.await;
         tracing::info!("stopping");
+        stopping.store(true, Relaxed);
         for task in &accepting {
             task.abort();
         }
@@ -208,6 +226,11 @@ impl App {
         drop((stop_admin, topology));
         // It ends with its sender.
         let _ = admin.await;
+        if let Some(http) = http {
+            http.abort();
+            // An aborted task's error says only that it was aborted.
+            let _ = http.await;
+        }
     }
 }
 
@@ -242,78 +265,6 @@ fn coordinate(config: &Config, cluster: &admin::Cluster, events: &Events) -> Coo
         }
     });
     migrations
-}
-
-/// Gathers what INFO of the admin port tells.
-struct Reporter {
-    shared: Arc<Shared>,
-    stats: Vec<Arc<Mutex<WorkerStats>>>,
-    topology: TopologyHandle,
-    clock: Clock,
-    tls: secured::Report,
-}
-
-impl Reporter {
-    fn facts(&self) -> Facts {
-        let mut total = WorkerStats::default();
-        for stats in &self.stats {
-            // Numbers are whole whoever panicked.
-            let stats = *stats.lock().unwrap_or_else(PoisonError::into_inner);
-            total.counters += stats.counters;
-            total.load += stats.load;
-        }
-        let line = |name: &str, value: u64| (name.to_string(), value.to_string());
-        let load = total.load;
-        let map = self.topology.current();
-        let topology = self.topology.stats();
-        let mut facts = vec![
-            (
-                "Proxy".into(),
-                vec![
-                    ("keyway_version".into(), env!("CARGO_PKG_VERSION").into()),
-                    line("process_id", u64::from(std::process::id())),
-                    line("uptime_in_seconds", self.clock.now_us() / 1_000_000),
-                    line("workers", self.stats.len() as u64),
-                ],
-            ),
-            (
-                "Clients".into(),
-                vec![
-                    line("connected_clients", self.shared.connected.load(Relaxed) as u64),
-                    line("blocked_clients", self.shared.blocked.load(Relaxed)),
-                    line("total_connections_received", self.shared.accepted.load(Relaxed)),
-                    line("rejected_connections", self.shared.rejected.load(Relaxed)),
-                ],
-            ),
-            (
-                "Load".into(),
-                vec![
-                    line("lanes", load.lanes as u64),
-                    line("replies_owed", load.owed as u64),
-                    line("requests_waiting", load.waiting as u64),
-                    line("input_bytes", load.input_bytes as u64),
-                    line("output_bytes", load.output_bytes as u64),
-                    line("lane_bytes", load.lane_bytes as u64),
-                ],
-            ),
-            ("Counters".into(), total.counters.named().into_iter().map(|(name, value)| line(name, value)).collect()),
-            (
-                "Topology".into(),
-                vec![
-                    line("map_version", map.as_ref().map_or(0, |map| map.version)),
-                    line("nodes", map.as_ref().map_or(0, |map| map.nodes.len() as u64)),
-                    line("slots_covered", map.as_ref().map_or(0, |map| map.covered() as u64)),
-                    line("slots_served", map.as_ref().map_or(0, |map| map.served() as u64)),
-                    line("refreshes", topology.refreshes),
-                    line("map_changes", topology.changes),
-                    line("maps_refused", topology.refusals),
-                    line("refreshes_unanswered", topology.unanswered),
-                ],
-            ),
-        ];
-        facts.extend(self.tls.facts());
-        facts
-    }
 }
 
 /// Takes connections from listeners and hands each to the worker with the fewest clients.
@@ -509,6 +460,15 @@ fn settings(config: &Config, tcp_port: u16) -> Settings {
         policy: Arc::new(policy(config)),
         proxy_commands: config.admin.on_client_ports,
         tcp_port,
+    }
+}
+
+fn report_limits(config: &Config) -> report::Limits {
+    report::Limits {
+        clients: config.limits.clients,
+        query_buffer_bytes: config.limits.query_buffer_bytes,
+        output_buffer_bytes: config.limits.output_buffer_bytes,
+        lane_buffer_bytes: config.limits.lane_buffer_bytes,
     }
 }
 

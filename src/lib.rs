@@ -24,6 +24,8 @@
 //! | [`config`] | as written → as resolved; every mistake at once | `access` |
 //! | [`admin`] | the PROXY namespace for operators, on its own ports and on clients': one definition per command, users and roles, live events | `resp`, `access`, `net` for its messages, `config`, `telemetry`, `topology`, `control`, `migrate` |
 //! | [`telemetry`] | log set-up | `config` |
+//! | [`report`] | what the proxy and the nodes tell in numbers: the facts, the table of metrics | `engine`, `net`, `topology`, `control`, `migrate` |
+//! | [`web`] | HTTP: metrics, health, readiness | `report`, `admin` for its listeners |
 //! | [`demo`] | a whole cluster to try the proxy with | – |
 //! | [`app`] | constructs the parts in order, owns start and stop | all |
 //!
@@ -82,7 +84,9 @@ pub mod demo;
 pub mod engine;
 pub mod migrate;
 pub mod net;
+pub mod report;
 pub mod resp;
 pub mod telemetry;
 pub mod tls;
 pub mod topology;
+pub mod web;

@@ -1,4 +1,4 @@
-//! Where operators connect.
+//! Where operators connect, and who asks by HTTP.
 
 use std::fs;
 use std::io;
@@ -40,7 +40,7 @@ enum Socket {
     Unix { listener: UnixListener, path: PathBuf },
 }
 
-/// An address of `admin.listen` that cannot be listened on.
+/// An address that cannot be listened on, and the key that names it.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({key}): {error}")]
 pub struct BindError {
@@ -49,20 +49,19 @@ pub struct BindError {
     pub error: io::Error,
 }
 
-/// An operator's connection, whatever carries it.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A connection, whatever carries it.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection that has come.
-pub(super) enum Arrived {
+pub enum Arrived {
     Plain(Box<dyn Stream>),
     /// Still to be made with TLS.
     Secure(TcpStream, Secure),
 }
 
 /// Listens on every address, or on none. Must be called inside a runtime.
-pub async fn bind(addresses: &[ListenAddr], tls: Option<&Secure>) -> Result<Vec<Listener>, BindError> {
-    let key = if tls.is_some() { "admin.tls.listen" } else { "admin.listen" };
+pub async fn bind(key: &'static str, addresses: &[ListenAddr], tls: Option<&Secure>) -> Result<Vec<Listener>, BindError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let bound = match address {
@@ -85,7 +84,7 @@ impl Listener {
     }
 
     /// A connection, and where it comes from.
-    pub(super) async fn accept(&self) -> io::Result<(Arrived, String)> {
+    pub async fn accept(&self) -> io::Result<(Arrived, String)> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;

@@ -14,6 +14,7 @@ mod commands;
 mod definition;
 mod docs;
 mod events;
+mod facts;
 mod listener;
 mod operators;
 mod reply;
@@ -30,7 +31,8 @@ use crate::migrate::Coordinator;
 use crate::topology::TopologyHandle;
 
 pub use events::{Channel, Events};
-pub use listener::{BindError, Listener, Secure, bind};
+pub use facts::facts_of;
+pub use listener::{BindError, Listener, Secure, Stream, bind};
 pub use operators::Operators;
 pub use server::serve;
 

@@ -219,7 +219,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let address = ListenAddr::parse(listen).expect("the test's own text");
-            let listeners = bind(&[address], None).await.expect("a free address");
+            let listeners = bind("admin.listen", &[address], None).await.expect("a free address");
             let address = listeners[0].address();
             let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
             let serving = tokio::spawn(serve(listeners, mpsc::unbounded_channel().1, state(), async { drop(stopped.await) }));
@@ -339,7 +339,8 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
             let mut stream = tokio::net::UnixStream::connect(&path).await.expect("it listens");
             assert_eq!(exchange(&mut stream, b"PING\r\n", 7).await, "+PONG\r\n");
-            let again = bind(&[ListenAddr::Unix(path.clone())], None).await.expect_err("it is in use").to_string();
+            let again =
+                bind("admin.listen", &[ListenAddr::Unix(path.clone())], None).await.expect_err("it is in use").to_string();
             assert!(again.contains("cannot listen on unix:") && again.contains("in use"), "{again}");
         });
         assert!(!path.exists());

@@ -50,7 +50,8 @@ fn listeners(config: &Config, refuse: &mut Refuse<'_>) {
     }
     let cluster = named("proxy.cluster_listen", &config.proxy.cluster_listen);
     let admin = named("admin.listen", &config.admin.listen);
-    let all = [named("proxy.listen", &config.proxy.listen), cluster, admin, secured].concat();
+    let http = named("http.listen", &config.http.listen);
+    let all = [named("proxy.listen", &config.proxy.listen), cluster, admin, http, secured].concat();
     for (index, (name, address)) in all.iter().enumerate() {
         if let Some((earlier, _)) = all[..index].iter().find(|(_, other)| is_same(other, address)) {
             let problem = format!("expected every address to be listened on once, found {address} again");

@@ -481,6 +481,16 @@ pub static KEYS: &[Key] = &[
         meaning: "The oldest version of TLS that operators may speak; 1.3 is the newest.",
     },
     Key {
+        name: "http.listen",
+        kind: Kind::Listen { field: |config| &mut config.http.listen },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Where /metrics (Prometheus), /healthz (the process answers) and /readyz (it has a slot map, and is not stopping) are \
+                  served, to whoever reaches it: nothing can be changed there. 127.0.0.1:9390 is a usual choice. An empty list turns \
+                  it off.",
+    },
+    Key {
         name: "migrate.lease",
         kind: Kind::Duration { range: SECOND..=Duration::from_secs(60), field: |config| &mut config.migrate.lease },
         default: "10s",

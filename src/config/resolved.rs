@@ -18,6 +18,7 @@ pub struct Config {
     pub auth: Auth,
     pub commands: Commands,
     pub admin: Admin,
+    pub http: Http,
     pub migrate: Migrate,
     pub retry: Retry,
     pub limits: Limits,
@@ -160,6 +161,12 @@ impl AuthMode {
 pub struct Commands {
     pub allow: Vec<String>,
     pub deny: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// Any addresses, and none to turn it off.
+    pub listen: Vec<ListenAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -359,6 +366,7 @@ fn blank() -> Config {
         },
         commands: Commands { allow: Vec::new(), deny: Vec::new() },
         admin: Admin { listen: Vec::new(), password: None, users: Vec::new(), on_client_ports: false, tls: blank_tls() },
+        http: Http { listen: Vec::new() },
         migrate: Migrate {
             lease: Duration::ZERO,
             latency_limit: Duration::ZERO,

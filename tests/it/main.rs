@@ -27,6 +27,7 @@ mod persona;
 mod pubsub;
 mod reshard;
 mod sidecar;
+mod telemetry;
 mod tidy;
 mod tls;
 mod tracking;

@@ -93,7 +93,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("control", &["resp", "cluster", "config", "telemetry", "tls"]),
     ("topology", &["resp", "cluster", "config", "control", "telemetry", "tls"]),
     ("migrate", &["resp", "cluster", "config", "control", "topology", "telemetry", "tls"]),
-    ("admin", &["resp", "access", "command", "cluster", "config", "control", "topology", "migrate", "telemetry", "tls", "net"]),
+    ("report", &["cluster", "engine", "control", "topology", "migrate", "net"]),
+    (
+        "admin",
+        &[
+            "resp",
+            "access",
+            "command",
+            "cluster",
+            "config",
+            "control",
+            "topology",
+            "migrate",
+            "telemetry",
+            "tls",
+            "net",
+            "report",
+        ],
+    ),
+    ("web", &["report", "admin"]),
 ];
 
 #[test]
