@@ -3,11 +3,12 @@
 use std::{
     future::Future,
     io,
+    net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -25,11 +26,12 @@ use crate::{
     engine::{Auth, CrossSlot, Face, Identity, Registry, Scripts, Settings},
     migrate::{self, Coordinator, record::Timing},
     net::{
-        Accepted, BindError, Clock, Listener, NodesTls, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle,
-        give_back_for_ever,
+        Accepted, Arrival, BindError, Clock, Entry, Gate, Handshakes, Listener, NodesTls, Shared, ToOperators, ToWorker,
+        WorkerConfig, WorkerHandle, give_back_for_ever,
     },
     report::{self, Sources},
     resp,
+    telemetry::log::RateLimitedLine,
     tls::FileError,
     topology::{self, TopologyConfig, TopologyHandle},
     web,
@@ -52,7 +54,7 @@ const SPARE_DESCRIPTORS: u64 = 1024;
 
 mod secured;
 
-use secured::{Entry, Secured};
+use secured::Secured;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -198,6 +200,9 @@ impl App {
             clients_max: config.limits.clients,
             keepalive: config.timeouts.keepalive,
             full_told: AtomicBool::new(false),
+            gate: Arc::new(gate(&config)),
+            handshakes: secured.handshakes.clone(),
+            refused_told: Mutex::default(),
         });
         let accepting: Vec<_> = listeners
             .into_iter()
@@ -274,29 +279,53 @@ struct Acceptor {
     clients_max: usize,
     keepalive: Option<Duration>,
     full_told: AtomicBool,
+    gate: Arc<Gate>,
+    /// Where anything comes before requests.
+    handshakes: Option<Handshakes>,
+    /// Connections from where no client may come: one line a second.
+    refused_told: Mutex<RateLimitedLine>,
 }
 
 impl Acceptor {
     async fn accept_for_ever(self: Arc<Self>, listener: Listener, face: Face, entry: Option<Entry>) {
+        // Only where something may come before requests.
+        let handshakes = self.handshakes.as_ref().filter(|_| entry.is_some() || !self.gate.forwarders.is_empty());
         loop {
-            let place = match &entry {
-                Some(entry) => Some(entry.handshakes.place().await),
+            let place = match handshakes {
+                Some(handshakes) => Some((handshakes, handshakes.place().await)),
                 None => None,
             };
             match listener.accept(self.keepalive).await {
-                Ok(accepted) => match (&entry, place) {
-                    (Some(entry), Some(place)) => {
-                        let acceptor = self.clone();
-                        let hand_over = move |accepted| acceptor.hand_over(accepted, face);
-                        entry.handshakes.accept(accepted, entry.config.now(), entry.named_by, place, hand_over);
+                Ok(accepted) => {
+                    let from = accepted.peer().map(|peer| peer.ip());
+                    let forwarded = from.is_some_and(|from| self.gate.is_forwarder(from));
+                    match place {
+                        _ if !forwarded && from.is_some_and(|from| !self.gate.lets_in(from)) => self.refuse(from),
+                        Some((handshakes, place)) if forwarded || entry.is_some() => {
+                            let acceptor = self.clone();
+                            let hand_over = move |accepted| acceptor.hand_over(accepted, face);
+                            let (gate, shared) = (self.gate.clone(), self.shared.clone());
+                            let arrival = Arrival { accepted, forwarded, entry: entry.clone(), place };
+                            handshakes.accept(arrival, gate, shared, hand_over);
+                        }
+                        _ => self.hand_over(accepted, face),
                     }
-                    _ => self.hand_over(accepted, face),
-                },
+                }
                 Err(error) => {
                     tracing::warn!(%error, address = %listener.name(), "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// The connection is dropped, and so closed, by the caller.
+    fn refuse(&self, from: Option<IpAddr>) {
+        self.shared.refused_by_address.fetch_add(1, Relaxed);
+        // Whoever panicked left whole numbers behind.
+        let told = self.refused_told.lock().unwrap_or_else(PoisonError::into_inner).allow(Instant::now());
+        if let Some(suppressed) = told {
+            tracing::warn!(client = ?from, suppressed, "a client was cut off: proxy.allow_from and proxy.deny_from do not let it in");
         }
     }
 
@@ -470,6 +499,11 @@ fn report_limits(config: &Config) -> report::Limits {
         output_buffer_bytes: config.limits.output_buffer_bytes,
         lane_buffer_bytes: config.limits.lane_buffer_bytes,
     }
+}
+
+fn gate(config: &Config) -> Gate {
+    let proxy = &config.proxy;
+    Gate { allow: proxy.allow_from.clone(), deny: proxy.deny_from.clone(), forwarders: proxy.proxy_protocol_from.clone() }
 }
 
 fn throttle(config: &Config) -> Throttle {

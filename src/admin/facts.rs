@@ -25,6 +25,8 @@ pub fn facts_of(facts: &report::Facts) -> Facts {
                 line("blocked_clients", facts.blocked),
                 line("total_connections_received", facts.accepted),
                 line("rejected_connections", facts.rejected),
+                line("refused_by_address", facts.refused_by_address),
+                line("without_proxy_header", facts.without_proxy_header),
             ],
         ),
         section(

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::{
     admin::{Facts, Secure},
     config::{AuthClients, CertificateUser, Config, Mistake, Resolved, ServerTls, TlsVerify, TlsVersion},
-    net::{HandshakeTally, Handshakes, NodesTls},
+    net::{Entry, HandshakeTally, Handshakes, NodesTls},
     tls::{
         self, CertificateName, ClientCertificates, ClientConfig, FileError, Files, Identity, Live, NodeFiles, NodeTls, Reloads,
         ServerConfig, ServerFiles, ServerName, Verify, Version, Which,
@@ -17,20 +17,13 @@ use crate::{
 
 use super::AppError;
 
-/// The way in for clients with TLS.
-#[derive(Clone)]
-pub struct Entry {
-    pub config: Live<ServerConfig>,
-    /// What of a certificate names its user.
-    pub named_by: Option<CertificateName>,
-    pub handshakes: Handshakes,
-}
-
 /// What of the proxy speaks TLS.
 pub struct Secured {
     pub clients: Option<Entry>,
     pub operators: Option<Secure>,
     pub nodes: Option<NodesTls>,
+    /// Where anything comes before requests.
+    pub handshakes: Option<Handshakes>,
     reloads: Arc<Reloads>,
 }
 
@@ -38,16 +31,17 @@ impl Secured {
     /// Loads what is configured, and has it follow its files for as long as the runtime lives.
     pub fn load(config: &Config) -> Result<Secured, AppError> {
         let reloads = Arc::<Reloads>::default();
-        let mut secured = Secured { clients: None, operators: None, nodes: None, reloads: reloads.clone() };
+        let mut secured = Secured { clients: None, operators: None, nodes: None, handshakes: None, reloads: reloads.clone() };
         let (for_clients, for_nodes) = (client_files(config), node_files(config));
         if let Some(files) = server_files(&config.admin.tls, !config.admin.tls.listen.is_empty()) {
             let live = follow(files, "admin.tls", ADMIN_KEYS, &reloads)?;
             secured.operators = Some(Secure { config: live, limit: config.timeouts.handshake });
         }
-        if for_clients.is_none() && for_nodes.is_none() {
+        if for_clients.is_none() && for_nodes.is_none() && config.proxy.proxy_protocol_from.is_empty() {
             return Ok(secured);
         }
         let handshakes = Handshakes::start(config.timeouts.handshake, config.limits.handshakes).map_err(AppError::Handshakes)?;
+        secured.handshakes = Some(handshakes.clone());
         if let Some(files) = for_clients {
             let live = follow(files, "proxy.tls", PROXY_KEYS, &reloads)?;
             let named_by = match config.auth.certificate_user {
@@ -57,7 +51,7 @@ impl Secured {
                 CertificateUser::Uri => Some(CertificateName::Uri),
                 CertificateUser::Email => Some(CertificateName::Email),
             };
-            secured.clients = Some(Entry { config: live, named_by, handshakes: handshakes.clone() });
+            secured.clients = Some(Entry { config: live, named_by });
         }
         if let Some(files) = for_nodes {
             let live: Live<ClientConfig> = follow(files, "cluster.tls", CLUSTER_KEYS, &reloads)?;
@@ -74,10 +68,9 @@ impl Secured {
     }
 
     pub fn report(&self) -> Report {
-        let tally = self.clients.as_ref().map(|entry| &entry.handshakes);
-        let tally = tally.or(self.nodes.as_ref().map(|nodes| &nodes.handshakes)).map(Handshakes::tally);
+        let is_used = self.clients.is_some() || self.nodes.is_some();
         Report {
-            tally,
+            tally: self.handshakes.as_ref().filter(|_| is_used).map(Handshakes::tally),
             reloads: self.reloads.clone(),
             clients: self.clients.as_ref().map(|entry| entry.config.clone()),
             operators: self.operators.as_ref().map(|secure| secure.config.clone()),

@@ -108,6 +108,33 @@ pub static KEYS: &[Key] = &[
                   per core.",
     },
     Key {
+        name: "proxy.allow_from",
+        kind: Kind::Networks { field: |config| &mut config.proxy.allow_from },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Where clients may come from: 10.0.0.0/8, ::1. Empty is everywhere. Others are closed without a word, before anything \
+                  is read of them. Unix sockets and operators are not meant.",
+    },
+    Key {
+        name: "proxy.deny_from",
+        kind: Kind::Networks { field: |config| &mut config.proxy.deny_from },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Where no client may come from, also if proxy.allow_from has it.",
+    },
+    Key {
+        name: "proxy.proxy_protocol_from",
+        kind: Kind::Networks { field: |config| &mut config.proxy.proxy_protocol_from },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Load balancers before the proxy. Connections from here must begin with a header of the PROXY protocol, version 1 or 2, \
+                  within timeouts.handshake; the address in it is the client's, for the two lists, auth.failures and CLIENT LIST. From \
+                  anywhere else such a header is no request.",
+    },
+    Key {
         name: "proxy.tls.listen",
         kind: Kind::Listen { field: |config| &mut config.proxy.tls.listen },
         default: "",

@@ -1,8 +1,11 @@
 //! What a key accepts: reading a written value into its field, showing it, and saying what was expected.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::account::{AccountRule, OperatorRule};
 use super::address::{AddressRule, HostPort, ListenAddr};
@@ -23,6 +26,10 @@ pub enum Kind {
     },
     AddressMap {
         field: Field<Vec<AddressRule>>,
+    },
+    /// Addresses by their prefix.
+    Networks {
+        field: Field<Vec<IpNet>>,
     },
     /// Users of the proxy's own.
     Accounts {
@@ -86,6 +93,7 @@ impl Kind {
         match self {
             Self::Listen { .. } => "host:port or unix:PATH, or a list of them".to_owned(),
             Self::Hosts { .. } => "host:port, or a list of them".to_owned(),
+            Self::Networks { .. } => "an IP address or ADDRESS/BITS, or a list of them".to_owned(),
             Self::AddressMap { .. } => "host:port=host:port or host=host, or a list of them".to_owned(),
             Self::Accounts { .. } => "name:SHA-256, name:nopass or name:certificate, or a list of them".to_owned(),
             Self::Operators { .. } => {
@@ -111,6 +119,7 @@ impl Kind {
         match self {
             Self::Listen { field } => *field(config) = parse_list(value, source, ListenAddr::parse)?,
             Self::Hosts { field } => *field(config) = parse_list(value, source, parse_node)?,
+            Self::Networks { field } => *field(config) = parse_list(value, source, parse_network)?,
             Self::AddressMap { field } => *field(config) = parse_list(value, source, AddressRule::parse)?,
             Self::Accounts { field } => *field(config) = parse_secret_list(value, source, AccountRule::parse)?,
             Self::Operators { field } => *field(config) = parse_secret_list(value, source, OperatorRule::parse)?,
@@ -155,6 +164,7 @@ impl Kind {
         match self {
             Self::Listen { field } => show_list(field(config)),
             Self::Hosts { field } => show_list(field(config)),
+            Self::Networks { field } => show_list(field(config)),
             Self::AddressMap { field } => show_list(field(config)),
             Self::Accounts { field } => show_list(field(config)),
             Self::Operators { field } => show_list(field(config)),
@@ -189,6 +199,15 @@ fn parse_node(text: &str) -> Result<HostPort, &'static str> {
         HostPort { port: 0, .. } => Err("whose port is 0"),
         node => Ok(node),
     }
+}
+
+/// A single address is a network of one.
+fn parse_network(text: &str) -> Result<IpNet, &'static str> {
+    let network: IpNet = match text.parse::<IpAddr>() {
+        Ok(address) => address.into(),
+        Err(_) => text.parse().map_err(|_| "which is neither")?,
+    };
+    if network.addr() == network.network() { Ok(network) } else { Err("whose address goes on behind its bits") }
 }
 
 /// Every element, or everything that is wrong with any of them.

@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::account::{AccountRule, OperatorRule};
 use super::address::{AddressRule, HostPort, ListenAddr};
 use super::keys::KEYS;
@@ -35,6 +37,10 @@ pub struct Proxy {
     pub cluster_listen: Vec<ListenAddr>,
     /// As configured, 0 meaning one per core; see [`Proxy::worker_count`].
     pub workers: usize,
+    /// Empty: from everywhere.
+    pub allow_from: Vec<IpNet>,
+    pub deny_from: Vec<IpNet>,
+    pub proxy_protocol_from: Vec<IpNet>,
     pub tls: ServerTls,
     /// As `cluster_listen`, by the same certificate as `tls.listen`.
     pub tls_cluster_listen: Vec<ListenAddr>,
@@ -338,6 +344,9 @@ fn blank() -> Config {
             listen: Vec::new(),
             cluster_listen: Vec::new(),
             workers: 0,
+            allow_from: Vec::new(),
+            deny_from: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             tls: blank_tls(),
             tls_cluster_listen: Vec::new(),
         },

@@ -356,6 +356,7 @@ fn every_key_sets_its_own_field_and_no_other() {
             Kind::Listen { .. } => "127.0.0.1:9999",
             Kind::Hosts { .. } => "node:9999",
             Kind::AddressMap { .. } => "a=b",
+            Kind::Networks { .. } => "10.0.0.0/8",
             Kind::Accounts { .. } => "somebody:nopass",
             Kind::Operators { .. } => "somebody:viewer:nopass",
             Kind::Commands { .. } => "keys",

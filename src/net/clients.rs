@@ -47,9 +47,9 @@ pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted, public_id: u64, fac
 /// The stream, both its ends, and the names of the client's certificate.
 fn register(accepted: Accepted) -> io::Result<(Stream, String, String, Vec<String>)> {
     Ok(match accepted {
-        Accepted::Tcp { stream, peer, local } => (Stream::Tcp(TcpStream::from_std(stream)?), peer, local, Vec::new()),
+        Accepted::Tcp { stream, peer, local } => (Stream::Tcp(TcpStream::from_std(stream)?), peer.to_string(), local, Vec::new()),
         Accepted::Tls { stream, session, peer, local, names } => {
-            (Stream::Tls(Box::new(Secured::new(TcpStream::from_std(stream)?, session))), peer, local, names)
+            (Stream::Tls(Box::new(Secured::new(TcpStream::from_std(stream)?, session))), peer.to_string(), local, names)
         }
         Accepted::Unix { stream, path } => (Stream::Unix(UnixStream::from_std(stream)?), path.clone(), path, Vec::new()),
     })

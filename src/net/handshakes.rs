@@ -1,7 +1,9 @@
-//! TLS handshakes with clients and nodes, on a thread of their own: each is up to a millisecond of computing, and a thousand clients that
-//! come at once must not keep a worker's other clients waiting. A worker gets connections that are ready for requests.
+//! What comes before requests, on a thread of its own: TLS handshakes with clients and nodes, and headers that say whose a connection is.
+//! A handshake is up to a millisecond of computing, and a thousand clients that come at once must not keep a worker's other clients
+//! waiting. A worker gets connections that are ready for requests.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,9 +13,43 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::telemetry::log::RateLimitedLine;
-use crate::tls::{self, CertificateName, Failure, NodeTls, ServerConfig, Session};
+use crate::tls::{self, CertificateName, Failure, Live, NodeTls, ServerConfig, Session};
 
+use super::forwarded::{HeaderError, read_header};
+use super::gate::Gate;
 use super::listener::Accepted;
+use super::worker::Shared;
+
+/// TLS for the clients of a listener.
+#[derive(Clone)]
+pub struct Entry {
+    pub config: Live<ServerConfig>,
+    /// What of a certificate names its user.
+    pub named_by: Option<CertificateName>,
+}
+
+/// A connection that something comes before the requests of.
+pub struct Arrival {
+    pub accepted: Accepted,
+    /// It begins with a header that says whose it is.
+    pub forwarded: bool,
+    /// TLS comes then.
+    pub entry: Option<Entry>,
+    pub place: OwnedSemaphorePermit,
+}
+
+/// Why a client was not let in.
+#[derive(Debug, thiserror::Error)]
+enum NotLetIn {
+    #[error("a client's TLS handshake failed: {0}")]
+    Tls(#[from] Failure),
+    #[error("a connection was cut off: {0}")]
+    Header(#[from] HeaderError),
+    #[error("a client was cut off: expected an address that proxy.allow_from and proxy.deny_from let in, found {0}")]
+    Address(IpAddr),
+    #[error("a connection was cut off: expected it to begin within {0:?}, found nothing, or not all of it")]
+    Timeout(Duration),
+}
 
 /// What became of handshakes so far.
 #[derive(Debug, Default)]
@@ -76,34 +112,40 @@ impl Handshakes {
         self.places.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    /// Shakes hands with a client, and hands over the connection with the names of its certificate if that succeeds.
+    /// Prepares a client's connection, and hands it over if that succeeds.
     pub fn accept(
         &self,
-        accepted: Accepted,
-        config: Arc<ServerConfig>,
-        named_by: Option<CertificateName>,
-        place: OwnedSemaphorePermit,
+        arrival: Arrival,
+        gate: Arc<Gate>,
+        shared: Arc<Shared>,
         hand_over: impl FnOnce(Accepted) + Send + 'static,
     ) {
-        // A unix socket is not encrypted: the configuration allows no such listener.
-        let Accepted::Tcp { stream, peer, local } = accepted else { return };
+        let Arrival { accepted, forwarded, entry, place } = arrival;
+        // A unix socket has neither: the configuration allows no such listener.
+        let Accepted::Tcp { stream, peer: sender, local } = accepted else { return };
         let Handshakes { limit, tally, complaints, .. } = self.clone();
         self.runtime.spawn(async move {
             let _place = place;
-            let made = timeout(limit, server_side(stream, config)).await.unwrap_or(Err(Failure::Timeout(limit)));
-            match made {
-                Ok((stream, session)) => {
-                    tally.clients.fetch_add(1, Relaxed);
-                    let certificate = session.peer_certificate().zip(named_by);
-                    let names = certificate.map_or_else(Vec::new, |(certificate, kind)| tls::names(certificate, kind));
-                    hand_over(Accepted::Tls { stream, session: Box::new(session), peer, local, names });
-                }
-                Err(error) => {
-                    tally.clients_failed.fetch_add(1, Relaxed);
-                    if let Some(suppressed) = may_complain(&complaints.clients) {
-                        tracing::warn!(client = %peer, listener = %local, suppressed, "a client's TLS handshake failed: {error}");
+            let name = local.clone();
+            let preparing = prepare(stream, sender, local, forwarded, entry, &gate);
+            let error = match timeout(limit, preparing).await.unwrap_or(Err(NotLetIn::Timeout(limit))) {
+                Ok(prepared) => {
+                    if let Accepted::Tls { .. } = prepared {
+                        tally.clients.fetch_add(1, Relaxed);
                     }
+                    return hand_over(prepared);
                 }
+                Err(error) => error,
+            };
+            let counter = match &error {
+                NotLetIn::Tls(_) => &tally.clients_failed,
+                NotLetIn::Timeout(_) if !forwarded => &tally.clients_failed,
+                NotLetIn::Timeout(_) | NotLetIn::Header(_) => &shared.without_header,
+                NotLetIn::Address(_) => &shared.refused_by_address,
+            };
+            counter.fetch_add(1, Relaxed);
+            if let Some(suppressed) = may_complain(&complaints.clients) {
+                tracing::warn!(client = %sender, listener = %name, suppressed, "{error}");
             }
         });
     }
@@ -144,14 +186,35 @@ impl Handshakes {
     }
 }
 
-async fn server_side(stream: std::net::TcpStream, config: Arc<ServerConfig>) -> Result<(std::net::TcpStream, Session), Failure> {
-    let stream = TcpStream::from_std(stream)?;
-    let outcome = tls::accept(&stream, config).await;
-    if let Err(Failure::Plain) = outcome {
-        // Whoever reads it knows what to do. If there is no room for it, nobody is reading.
-        let _ = stream.try_write(b"-ERR proxy: this port speaks TLS only\r\n");
+async fn prepare(
+    stream: std::net::TcpStream,
+    sender: SocketAddr,
+    local: String,
+    forwarded: bool,
+    entry: Option<Entry>,
+    gate: &Gate,
+) -> Result<Accepted, NotLetIn> {
+    let mut stream = TcpStream::from_std(stream).map_err(Failure::Io)?;
+    let mut peer = sender;
+    if forwarded && let Some(client) = read_header(&mut stream).await? {
+        peer = client;
+        if !gate.lets_in(peer.ip()) {
+            return Err(NotLetIn::Address(peer.ip()));
+        }
     }
-    Ok((stream.into_std()?, outcome?))
+    let Some(Entry { config, named_by }) = entry else {
+        return Ok(Accepted::Tcp { stream: stream.into_std().map_err(Failure::Io)?, peer, local });
+    };
+    let session = tls::accept(&stream, config.now()).await.inspect_err(|failure| {
+        if let Failure::Plain = failure {
+            // Whoever reads it knows what to do. If there is no room for it, nobody is reading.
+            let _ = stream.try_write(b"-ERR proxy: this port speaks TLS only\r\n");
+        }
+    })?;
+    let certificate = session.peer_certificate().zip(named_by);
+    let names = certificate.map_or_else(Vec::new, |(certificate, kind)| tls::names(certificate, kind));
+    let stream = stream.into_std().map_err(Failure::Io)?;
+    Ok(Accepted::Tls { stream, session: Box::new(session), peer, local, names })
 }
 
 struct AbortOnDrop(tokio::task::AbortHandle);

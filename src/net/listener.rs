@@ -11,22 +11,14 @@ use crate::tls::{ROOM, Session};
 pub enum Accepted {
     Tcp {
         stream: std::net::TcpStream,
-        peer: String,
+        /// Where the client is, also if another hands its connection on.
+        peer: SocketAddr,
         local: String,
     },
     /// After its handshake. `names` are what its certificate says who it is.
-    Tls {
-        stream: std::net::TcpStream,
-        session: Box<Session>,
-        peer: String,
-        local: String,
-        names: Vec<String>,
-    },
+    Tls { stream: std::net::TcpStream, session: Box<Session>, peer: SocketAddr, local: String, names: Vec<String> },
     /// `path` stands for both ends.
-    Unix {
-        stream: std::os::unix::net::UnixStream,
-        path: String,
-    },
+    Unix { stream: std::os::unix::net::UnixStream, path: String },
 }
 
 /// Why a listener could not be opened.
@@ -82,7 +74,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 set_keepalive(&stream, keepalive)?;
                 let local = stream.local_addr()?.to_string();
-                Ok(Accepted::Tcp { stream: stream.into_std()?, peer: peer.to_string(), local })
+                Ok(Accepted::Tcp { stream: stream.into_std()?, peer, local })
             }
             Listener::Unix(listener, path) => {
                 let (stream, _) = listener.accept().await?;
@@ -136,6 +128,14 @@ pub(super) fn set_keepalive(stream: &tokio::net::TcpStream, keepalive: Option<Du
 }
 
 impl Accepted {
+    /// Where it comes from; `None`: from this machine, by a unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Accepted::Tcp { peer, .. } | Accepted::Tls { peer, .. } => Some(*peer),
+            Accepted::Unix { .. } => None,
+        }
+    }
+
     /// Says why and closes, as a server does that has too many clients. What the socket's buffer does not take is lost with it.
     pub fn refuse(self, reply: &[u8]) {
         use std::io::Write;

@@ -5,6 +5,8 @@
 
 mod clients;
 mod clock;
+mod forwarded;
+mod gate;
 mod handshakes;
 mod lanes;
 mod listener;
@@ -15,7 +17,8 @@ mod worker;
 
 pub use crate::engine::{ProxyAnswer, ProxyCall};
 pub use clock::Clock;
-pub use handshakes::{HandshakeTally, Handshakes};
+pub use gate::Gate;
+pub use handshakes::{Arrival, Entry, HandshakeTally, Handshakes};
 pub use listener::{Accepted, BindError, Listener};
 pub use memory::give_back_for_ever;
 pub use worker::{NodesTls, Shared, ToOperators, ToWorker, WorkerConfig, WorkerHandle, WorkerStats};

@@ -54,6 +54,10 @@ pub struct Shared {
     pub rejected: AtomicU64,
     /// Clients that wait in a blocking command.
     pub blocked: Arc<AtomicU64>,
+    /// Connections from where no client may come.
+    pub refused_by_address: AtomicU64,
+    /// Connections from those who hand on others', without a header that says whose.
+    pub without_header: AtomicU64,
     /// Clients that spoke TLS to a plain port: one line a second.
     pub unexpected_tls: Mutex<RateLimitedLine>,
 }

@@ -120,8 +120,13 @@ pub static METRICS: &[Metric] = &[
         "keyway_connections_total",
         "connections",
         &["outcome"],
-        "Connections of clients that came.",
-        by!(|facts| "accepted" => facts.accepted, "rejected" => facts.rejected),
+        "Connections of clients that came. rejected: limits.clients was reached; refused_by_address: proxy.allow_from, proxy.deny_from; without_proxy_header: of a load balancer that did not say whose it is.",
+        by!(|facts|
+            "accepted" => facts.accepted,
+            "rejected" => facts.rejected,
+            "refused_by_address" => facts.refused_by_address,
+            "without_proxy_header" => facts.without_proxy_header,
+        ),
     ),
     counter(
         "keyway_clients_cut_total",

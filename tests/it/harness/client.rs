@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -233,7 +233,20 @@ impl Client {
     /// Connects to this machine with TLS, or says why there is no handshake. With TLS 1.3 a server that does not like a client's
     /// certificate says so only where its first reply would be.
     pub fn connect_tls(port: u16, config: &Arc<ClientConfig>) -> io::Result<Client> {
-        let stream = tcp(port)?;
+        connect(port)?.secure(config)
+    }
+
+    /// Connects from another of this machine's addresses.
+    pub fn connect_from(source: Ipv4Addr, port: u16) -> io::Result<Client> {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+        socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+        Ok(Client::over(Stream::Tcp(with_limits(socket.into())?)))
+    }
+
+    /// Begins TLS on what was a plain connection.
+    pub fn secure(self, config: &Arc<ClientConfig>) -> io::Result<Client> {
+        let Stream::Tcp(stream) = self.stream else { return Err(io::Error::other("not a TCP connection")) };
         let name = ServerName::try_from("localhost").expect("a name");
         let connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, stream);
@@ -435,7 +448,10 @@ fn connect(port: u16) -> io::Result<Client> {
 
 fn tcp(port: u16) -> io::Result<TcpStream> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let stream = TcpStream::connect_timeout(&address, READ_TIMEOUT)?;
+    with_limits(TcpStream::connect_timeout(&address, READ_TIMEOUT)?)
+}
+
+fn with_limits(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(READ_TIMEOUT))?;
     stream.set_write_timeout(Some(READ_TIMEOUT))?;
