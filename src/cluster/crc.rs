@@ -33,6 +33,7 @@ const fn tables() -> [[u16; 256]; 8] {
 }
 
 /// The sum of `bytes`.
+#[inline(always)]
 pub(super) fn crc16(bytes: &[u8]) -> u16 {
     let mut sum = 0u16;
     let (groups, rest) = bytes.as_chunks();

@@ -18,8 +18,9 @@ impl Slot {
     }
 
     /// The slot of a key: CRC16 (XMODEM) of its hash tag, or of the whole key when it has none.
+    #[inline]
     pub fn of(key: &[u8]) -> Slot {
-        let hash = if may_have_tag(key) { crc16(hash_tag(key)) } else { crc16(key) };
+        let hash = if key.len() > SHORT_KEY || may_have_tag(key) { crc16(hash_tag(key)) } else { crc16(key) };
         Slot(hash & (SLOT_COUNT as u16 - 1))
     }
 
@@ -69,27 +70,19 @@ pub fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// Longest key that is looked at here for a brace; a search in a longer one is worth its start-up.
+/// Longest key in which a brace is looked for here: a search in a longer one is worth its start-up.
 const SHORT_KEY: usize = 64;
 
-/// False for a key without `{`: most have none, and eight bytes at a time show it in less time than the call of a search takes.
-#[inline]
+/// Whether a key has a `{`. Most have none.
+#[inline(always)]
 fn may_have_tag(key: &[u8]) -> bool {
-    match key.last_chunk() {
-        Some(last) if key.len() <= SHORT_KEY => {
-            let (groups, _) = key.as_chunks();
-            groups.iter().fold(holds_brace(*last), |found, group| found | holds_brace(*group))
-        }
-        _ => key.len() > SHORT_KEY || key.contains(&b'{'),
-    }
-}
-
-/// A byte is `{` where the difference to it is zero, the only byte from which a borrow sets a high bit that was clear.
-#[inline]
-fn holds_brace(group: [u8; 8]) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let difference = u64::from_ne_bytes(group) ^ (ONES * b'{' as u64);
-    difference.wrapping_sub(ONES) & !difference & (ONES << 7) != 0
+    let is_brace = |found: bool, byte: &u8| found | (*byte == b'{');
+    // Sixteen bytes of a known number are compared at once.
+    let (groups, rest) = key.as_chunks::<16>();
+    let found = groups.iter().fold(false, |found, group| found | group.iter().fold(false, is_brace));
+    let (groups, rest) = rest.as_chunks::<8>();
+    let found = groups.iter().fold(found, |found, group| found | group.iter().fold(false, is_brace));
+    rest.iter().fold(found, is_brace)
 }
 
 #[cfg(test)]

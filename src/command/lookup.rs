@@ -17,7 +17,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static Command> {
     let slot = ((hash >> 32) as usize ^ displacement) % SLOTS.len();
     let place = SLOTS[slot] as usize;
     let command = &COMMANDS[place];
-    is_name((name, ends), (command.name.as_bytes(), ENDS[place])).then_some(command)
+    is_name((name, ends), (command.name.as_bytes(), &NAMES[place])).then_some(command)
 }
 
 /// The subcommand of `container` with this name in any case: `lookup_sub(config, b"get")` is CONFIG|GET.
@@ -53,34 +53,45 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
     COMMANDS.iter().chain(COMMANDS.iter().flat_map(|command| command.subs))
 }
 
-/// The ends of every name in [`COMMANDS`].
-static ENDS: [Ends; COMMANDS.len()] = {
-    let mut ends = [(0, 0); COMMANDS.len()];
+/// A name as it is compared: its ends, and of either the bits in which another spelling may differ.
+struct Name {
+    ends: Ends,
+    case: Ends,
+}
+
+impl Name {
+    const fn new(upper: &[u8]) -> Name {
+        let ends = ends_of(upper).expect("no name is empty");
+        Name { ends, case: (case_bits(ends.0), case_bits(ends.1)) }
+    }
+}
+
+/// Every name in [`COMMANDS`].
+static NAMES: [Name; COMMANDS.len()] = {
+    let mut names = [const { Name { ends: (0, 0), case: (0, 0) } }; COMMANDS.len()];
     let mut place = 0;
     while place < COMMANDS.len() {
-        ends[place] = ends_of(COMMANDS[place].name.as_bytes()).expect("no name is empty");
+        names[place] = Name::new(COMMANDS[place].name.as_bytes());
         place += 1;
     }
-    ends
+    names
 };
 
 /// Whether the first name is the second, an upper-case one, in any case. Names of up to 16 bytes, all but a few, are compared
 /// by their ends alone: a loop over the bytes takes up to three times as long.
-#[inline]
-fn is_name((name, ends): (&[u8], Ends), (upper, upper_ends): (&[u8], Ends)) -> bool {
+#[inline(always)]
+fn is_name((name, ends): (&[u8], Ends), (upper, known): (&[u8], &Name)) -> bool {
     if name.len() != upper.len() || name.len() > 16 {
         return name.eq_ignore_ascii_case(upper);
     }
-    is_word(ends.0, upper_ends.0) && is_word(ends.1, upper_ends.1)
+    ((ends.0 ^ known.ends.0) & !known.case.0) | ((ends.1 ^ known.ends.1) & !known.case.1) == 0
 }
 
-/// Eight bytes at once: they may differ in bit 5 where the upper-case word has a letter. The bytes of a name
-/// with bit 6 are letters and the underscore, which alone lies above `Z`, so that adding 0x25 sets its bit 7.
-#[inline]
-fn is_word(found: u64, upper: u64) -> bool {
+/// Bit 5 of the bytes of an upper-case word that are letters. The bytes of a name with bit 6 are letters and the underscore, which
+/// alone lies above `Z`, so that adding 0x25 sets its bit 7.
+const fn case_bits(upper: u64) -> u64 {
     let above_z = upper.wrapping_add(0x2525_2525_2525_2525) >> 1;
-    let letters = (upper & !above_z & 0x4040_4040_4040_4040) >> 1;
-    (found ^ upper) & !letters == 0
+    (upper & !above_z & 0x4040_4040_4040_4040) >> 1
 }
 
 /// Clears bit 5 of every byte: `a` becomes `A`.
@@ -138,7 +149,7 @@ mod tests {
                 changed[index] = byte;
                 let expected = changed.eq_ignore_ascii_case(name);
                 let ends = |name| ends_of(name).expect("no name is empty");
-                assert_eq!(is_name((&changed, ends(&changed)), (name, ends(name))), expected, "{changed:?}");
+                assert_eq!(is_name((&changed, ends(&changed)), (name, &Name::new(name))), expected, "{changed:?}");
             }
         }
     }

@@ -19,6 +19,8 @@ pub struct Command {
     pub flags: Flags,
     pub class: Class,
     pub keys: Keys,
+    /// Its class is [`Class::Keyed`] and its key [`Keys::First`], as of most requests.
+    pub has_one_key: bool,
     /// Not empty for containers, and for COMMAND, which is also complete on its own.
     pub subs: &'static [Command],
 }
@@ -54,7 +56,8 @@ pub(super) const fn row(
     keys: Keys,
     subs: &'static [Command],
 ) -> Command {
-    Command { id, name, arity, flags: Flags::new(flags), class, keys, subs }
+    let has_one_key = matches!((class, keys), (Class::Keyed, Keys::First));
+    Command { id, name, arity, flags: Flags::new(flags), class, keys, has_one_key, subs }
 }
 
 /// Where the keys stand; read by [`keys`](super::keys()).

@@ -39,6 +39,16 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// Whether a request may have so many arguments of less than 1000 bytes.
+    #[inline]
+    pub(super) fn allow_short_arguments(&self, count: usize) -> bool {
+        count <= self.multibulk_len_max
+            && self.bulk_len_max >= 1000
+            && (self.authenticated || count <= Self::UNAUTHENTICATED_MULTIBULK_LEN_MAX)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -164,14 +164,25 @@ pub(super) fn values_len(buf: &[u8], count: u64) -> Option<usize> {
 }
 
 /// The size of the reply at the start of `buf` if it is whole and of a shape that most have: a short bulk, alone or as the only
-/// element, a null, or `+OK`.
+/// element, a null, a short integer, or `+OK`. Never that of an error or a push.
 #[inline(always)]
-fn short_reply_len(buf: &[u8]) -> Option<usize> {
+pub fn short_reply_len(buf: &[u8]) -> Option<usize> {
+    let short_bulk = short_bulk_len(buf);
+    if short_bulk.is_some() {
+        return short_bulk;
+    }
     match buf.first_chunk::<5>()? {
         b"+OK\r\n" | b"$-1\r\n" => Some(5),
         b"*1\r\n$" => Some(4 + short_bulk_len(&buf[4..])?),
-        _ => short_bulk_len(buf),
+        [b':', ..] => short_integer_len(buf),
+        _ => None,
     }
+}
+
+/// The size of the integer at the start of `buf` if it is whole and short.
+fn short_integer_len(buf: &[u8]) -> Option<usize> {
+    let cr = buf.iter().take(header::SHORT_LINE_LEN).position(|byte| *byte == b'\r')?;
+    (buf.get(cr + 1) == Some(&b'\n')).then_some(cr + 2)
 }
 
 /// The size of the value at the start of `rest` if it is a whole bulk of less than 1000 bytes, as most are.

@@ -53,12 +53,28 @@ pub struct RequestScanner {
 }
 
 impl RequestScanner {
-    /// Scans the request at the start of `buf`. `spans` is cleared, and filled on [`Scanned::Request`] only.
+    /// Scans the request at the start of `buf`. `spans` is filled on [`Scanned::Request`], and of no meaning otherwise.
     ///
     /// # Errors
     /// As soon as the faulty header is whole, as the servers do, and not before.
-    #[inline]
     pub fn scan(&mut self, buf: &[u8], spans: &mut Vec<Span>, limits: &Limits) -> Result<Scanned, ProtocolError> {
+        if self.arguments_left == 0
+            && let Some(len) = short_request(buf, spans, limits)
+        {
+            return Ok(Scanned::Request { len });
+        }
+        self.scan_any(buf, spans, limits)
+    }
+
+    /// Whether the next bytes are the beginning of a request, as far as it knows.
+    #[inline]
+    pub fn is_between(&self) -> bool {
+        self.arguments_left == 0
+    }
+
+    /// As `scan`, for what is not short, or not whole, or no request.
+    #[inline(never)]
+    fn scan_any(&mut self, buf: &[u8], spans: &mut Vec<Span>, limits: &Limits) -> Result<Scanned, ProtocolError> {
         spans.clear();
         if self.arguments_left > 0 {
             return self.resume(buf, spans, limits);
@@ -178,6 +194,65 @@ fn scan_arguments(
     Ok(Arguments::Whole { len: buf.len() - rest.len() })
 }
 
+/// Walks over a whole request of short arguments, as nearly all requests are, without noting where they lie. `None` from any of its
+/// functions says that it may be something else, which a [`RequestScanner`] between two requests can tell.
+pub struct ShortRequest<'a> {
+    buf: &'a [u8],
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl<'a> ShortRequest<'a> {
+    /// The request at the start of `buf`. Its header announces no more arguments than the bytes behind it can hold.
+    #[inline(always)]
+    pub fn begin(buf: &'a [u8], limits: &Limits) -> Option<Self> {
+        let Some([b'*', line @ ..]) = buf.first_chunk::<6>() else {
+            return None;
+        };
+        let (left, line_len) = header::short_number(line)?;
+        let rest = &buf[1 + line_len..];
+        let may_be = left > 0 && left * SHORTEST_ARGUMENT <= rest.len() && limits.allow_short_arguments(left);
+        may_be.then_some(ShortRequest { buf, rest, left })
+    }
+
+    /// The next argument.
+    #[inline(always)]
+    pub fn argument(&mut self) -> Option<&'a [u8]> {
+        let (head, len) = short_argument(self.rest).filter(|_| self.left > 0)?;
+        let (argument, rest) = self.rest.split_at(head + len + 2);
+        (self.rest, self.left) = (rest, self.left - 1);
+        Some(&argument[head..head + len])
+    }
+
+    /// The size of the request; what is left of it is walked over.
+    #[inline(always)]
+    pub fn end(mut self) -> Option<usize> {
+        while self.left > 0 {
+            let (head, len) = short_argument(self.rest)?;
+            (self.rest, self.left) = (&self.rest[head + len + 2..], self.left - 1);
+        }
+        Some(self.buf.len() - self.rest.len())
+    }
+}
+
+/// As [`ShortRequest`], and notes where the arguments lie. Nothing is done twice for requests of as many arguments as the one before.
+#[inline(always)]
+fn short_request(buf: &[u8], spans: &mut Vec<Span>, limits: &Limits) -> Option<usize> {
+    let ShortRequest { mut rest, left, .. } = ShortRequest::begin(buf, limits)?;
+    spans.resize(left, Span::default());
+    for span in spans.iter_mut() {
+        let start = buf.len() - rest.len();
+        let (head, len) = short_argument(rest)?;
+        // Exact: a thousand arguments of a thousand bytes fit.
+        *span = Span { start: (start + head) as u32, len: len as u32 };
+        rest = &rest[head + len + 2..];
+    }
+    Some(buf.len() - rest.len())
+}
+
+/// Bytes of `$0` and two line ends.
+const SHORTEST_ARGUMENT: usize = 6;
+
 /// The sizes of header and body of the argument at the start of `rest`, if it is whole and shorter than 1000
 /// bytes, as nearly all are. [`long_argument`] would find it too, in some 10 ns more (`benches/scan.rs`).
 #[inline(always)]
@@ -295,6 +370,20 @@ pub(super) mod tests {
         Error(ProtocolError),
     }
 
+    /// What [`ShortRequest`] finds at the start of `buf`: its arguments and its length. It has to find no more than the scanner, and the same
+    /// when it goes to the end at once.
+    fn walk(buf: &[u8], limits: &Limits) -> Option<(Vec<Vec<u8>>, usize)> {
+        let begin = || ShortRequest::begin(buf, limits);
+        let (at_once, mut request) = (begin().and_then(ShortRequest::end), begin()?);
+        let mut arguments = Vec::new();
+        while let Some(argument) = request.argument() {
+            arguments.push(argument.to_vec());
+        }
+        let end = request.end();
+        assert_eq!(end, at_once);
+        Some((arguments, end?))
+    }
+
     /// Reads `stream` as it arrives, each arrival ending at one of `cuts` (rising) or at its end.
     pub(in crate::resp) fn read(stream: &[u8], cuts: &[usize], limits: &Limits) -> Vec<Event> {
         let mut scanner = RequestScanner::default();
@@ -308,15 +397,21 @@ pub(super) mod tests {
                 match scanner.scan(buf, &mut spans, limits) {
                     Ok(Scanned::More { need: more }) => {
                         assert!(more > buf.len(), "more than there is");
+                        assert_eq!(walk(buf, limits), None, "what is short is whole");
                         need = more;
                         break;
                     }
                     answer => {
+                        if let Some((_, len)) = walk(buf, limits) {
+                            assert_eq!(answer, Ok(Scanned::Request { len }), "what is short is a request");
+                        }
                         assert!(buf.len() >= need, "an answer before the bytes it was said to need: {answer:?}");
                         need = 0;
                         match answer {
                             Ok(Scanned::Request { len }) => {
-                                events.push(Event::Request(spans.iter().map(|span| span.of(&buf[..len]).to_vec()).collect()));
+                                let arguments: Vec<Vec<u8>> = spans.iter().map(|span| span.of(&buf[..len]).to_vec()).collect();
+                                assert!(walk(buf, limits).is_none_or(|walked| walked == (arguments.clone(), len)));
+                                events.push(Event::Request(arguments));
                                 used += len;
                             }
                             Ok(Scanned::Inline { len }) => {
