@@ -15,9 +15,6 @@ use super::{
     tracking::NOBODY,
 };
 
-/// Bytes of replies from which a client is written although more of its replies are about to come.
-const WRITE_FROM: usize = 16 * 1024;
-
 /// The lane cannot be used on: what came is no reply, answers nothing, or refuses the greeting.
 pub(super) struct Broken;
 
@@ -59,10 +56,7 @@ impl Engine {
     }
 
     pub(super) fn mark_lane_dirty(&mut self, lane_index: u32) {
-        let lane = &mut self.lanes[lane_index as usize];
-        if !std::mem::replace(&mut lane.dirty, true) {
-            self.dirty_lanes.push(lane.id);
-        }
+        self.agenda.write_lane(&mut self.lanes[lane_index as usize]);
     }
 
     /// Takes what a node sent. An answer that cannot be understood breaks the lane.
@@ -81,7 +75,15 @@ impl Engine {
     }
 
     fn read_replies(&mut self, index: u32, mut data: &[u8]) -> Result<(), Broken> {
-        while !data.is_empty() {
+        loop {
+            let given = self.give_plain(index, data);
+            data = &data[given..];
+            if data.is_empty() {
+                return Ok(());
+            }
+            if given > 0 {
+                continue;
+            }
             let Some(lane) = self.lanes.get_mut(index as usize) else { return Ok(()) };
             if lane.carry_scanned < lane.carry.len() {
                 data = self.read_cut_header(index, data)?;
@@ -105,7 +107,6 @@ impl Engine {
                 return Ok(());
             }
         }
-        Ok(())
     }
 
     /// The carry ends in a part of a header: what came now is added to it, and all of it is read together.
@@ -250,20 +251,7 @@ impl Engine {
     }
 
     /// One whole reply, in one piece.
-    #[inline]
     fn reply_complete(&mut self, index: u32, reply: &[u8]) -> Result<(), Broken> {
-        let lane = &mut self.lanes[index as usize];
-        let Some(ticket) = lane.pop_plain(reply) else { return self.special_reply(index, reply) };
-        if !lane.blocked.is_empty() {
-            self.unblock(index);
-        }
-        self.deliver(ticket, reply);
-        Ok(())
-    }
-
-    /// As `reply_complete`, for any reply to any request.
-    #[cold]
-    fn special_reply(&mut self, index: u32, reply: &[u8]) -> Result<(), Broken> {
         let lane = &mut self.lanes[index as usize];
         if let LaneState::Greeting(left) = lane.state {
             return self.greeted(index, left, reply);
@@ -461,59 +449,27 @@ impl Engine {
         self.after_fill(client);
     }
 
-    /// What a filled reply sets off: writing, and whatever waited for it.
-    #[inline]
+    /// What a filled reply sets off.
     pub(super) fn after_fill(&mut self, client: u32) {
-        let Engine { clients, dirty_clients, lazy_clients, touched, .. } = self;
-        let session = &mut clients[client as usize];
-        let Some(active) = session.active.as_ref() else { return };
-        let (held, owed) = (active.out.held(), active.replies.len());
-        let over = active.output_held() > self.settings.output_buffer_max;
-        if owed == 0 || held >= WRITE_FROM {
-            if !session.dirty {
-                session.dirty = true;
-                dirty_clients.push(ClientId(client));
-            }
-            if session.ending != Ending::No {
-                touched.push(client);
-            }
-        } else if held > 0 && session.lazy == 0 && !session.dirty {
-            session.lazy = 1;
-            lazy_clients.push(ClientId(client));
-        }
-        let (waits, paused) = (session.waiting > 0, session.pause.is_some());
-        if waits {
-            self.pump_later(client);
-        }
-        if paused {
-            self.resume_later(client);
-        }
-        // What overtook others counts too, although none of it can be written yet.
-        if over {
-            self.check_output(client);
-        }
+        self.agenda.filled(client, &mut self.clients[client as usize]);
+        self.check_output(client);
     }
 
     pub(super) fn mark_client_dirty(&mut self, client: u32) {
-        let session = &mut self.clients[client as usize];
-        if !std::mem::replace(&mut session.dirty, true) {
-            self.dirty_clients.push(ClientId(client));
-        }
+        self.agenda.write_client(client, &mut self.clients[client as usize]);
     }
 
     pub(super) fn resume_later(&mut self, client: u32) {
-        if let Some(session) = self.clients.get_mut(client as usize)
-            && !std::mem::replace(&mut session.to_resume, true)
-        {
-            self.to_resume.push(client);
+        if let Some(session) = self.clients.get_mut(client as usize) {
+            self.agenda.resume(client, session);
         }
     }
 
-    /// A client that does not read what it is owed is cut off at its limit.
+    /// A client that does not read what it is owed is cut off at its limit. What overtook others counts too, although none of it can be
+    /// written yet.
     pub(super) fn check_output(&mut self, client: u32) {
         let session = &mut self.clients[client as usize];
-        let held = session.active.as_ref().map_or(0, |active| active.output_held());
-        if held > self.settings.output_buffer_max && !session.close_told {
+        if session.output_held() > self.settings.output_buffer_max && !session.close_told {
             session.close_told = true;
             self.counters.output_overflows += 1;
             self.events.push_back(Event::CloseClient { client: ClientId(client) });

@@ -8,8 +8,8 @@ use crate::{
 
 use super::{
     Engine, RefreshCause,
-    ids::{NONE, NodeId, Ticket},
-    merge::{Job, Merge, Part},
+    ids::{NONE, NodeId},
+    merge::{Job, Merge},
     merge_replies,
     send::Target,
     session::{Pause, State},
@@ -99,9 +99,7 @@ impl Engine {
         let mut tickets = Vec::new();
         let entry = &mut self.merges[merge as usize];
         for node in failed {
-            tickets.push(Ticket { client: entry.client, seq: entry.seq, part: entry.parts.len() as u32 });
-            entry.parts.push(Part { target: Target::Node(node), state: State::Sent { lane: NONE }, first: 0, count: 0 });
-            entry.left += 1;
+            tickets.push(entry.open_part(Target::Node(node), State::Sent { lane: NONE }, (0, 0)));
         }
         for ticket in tickets {
             self.part_done(ticket, FAILED_NODE);

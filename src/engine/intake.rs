@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     cluster::Slot,
-    command::{self, Class, Command, Keys, Local},
+    command::{self, Class, Command, Local},
     resp::{ProtocolError, RequestScanner, Scanned, Span, encode, is_http, split_inline},
 };
 
@@ -25,23 +25,39 @@ const RESERVE_WHOLE_FROM: usize = 1024 * 1024;
 
 impl Engine {
     /// Takes what a client sent. Requests that must wait stay in its input until they may go on.
-    pub fn client_bytes(&mut self, client: ClientId, mut data: &[u8]) {
+    pub fn client_bytes(&mut self, client: ClientId, data: &[u8]) {
         let index = client.0;
         let session = &mut self.clients[index as usize];
         session.last_active = self.now;
         if session.deaf || session.ending == Ending::Gone {
             return;
         }
+        if session.has_input() || session.pause.is_some() {
+            self.add_input(index, data);
+        } else {
+            self.consume_fresh(index, data);
+        }
+        self.settle();
+    }
+
+    #[inline(always)]
+    fn consume_fresh(&mut self, index: u32, data: &[u8]) {
+        let used = self.consume(index, data);
+        if used < data.len() {
+            self.keep_input(index, &data[used..]);
+        }
+    }
+
+    /// Something of the client waits already: what came now follows it.
+    #[inline(never)]
+    fn add_input(&mut self, index: u32, mut data: &[u8]) {
         while !data.is_empty() {
             let session = &mut self.clients[index as usize];
             let held = session.active.as_ref().map_or(0, |active| active.input.len());
-            if held == 0 && session.pause.is_none() {
-                let used = self.consume(index, data);
-                data = &data[used..];
-                self.keep_input(index, data);
-                break;
-            }
             let paused = session.pause.is_some();
+            if held == 0 && !paused {
+                return self.consume_fresh(index, data);
+            }
             let active = self.activate(index);
             let wanted = if paused { data.len() } else { active.input_needed.saturating_sub(held).clamp(1, data.len()) };
             reserve(&mut active.input, active.input_needed, wanted);
@@ -51,7 +67,6 @@ impl Engine {
                 self.consume_input(index);
             }
         }
-        self.settle();
     }
 
     /// Goes on with what waits in a client's input.
@@ -120,53 +135,70 @@ impl Engine {
     }
 
     /// Takes whole requests from the front of `buf` until one is cut or must wait. Answers how many bytes it took.
+    #[inline]
     fn consume(&mut self, index: u32, buf: &[u8]) -> usize {
+        let at = self.pass_on(index, buf);
+        if at == buf.len() { at } else { self.consume_any(index, buf, at) }
+    }
+
+    /// As `consume`, from the request at `at` on, which could not be passed on.
+    #[inline(never)]
+    fn consume_any(&mut self, index: u32, buf: &[u8], mut at: usize) -> usize {
         let mut spans = std::mem::take(&mut self.spans);
-        let mut at = 0;
         while at < buf.len() {
+            let rest = &buf[at..];
             let session = &mut self.clients[index as usize];
             if session.deaf {
                 at = buf.len();
                 break;
             }
-            let rest = &buf[at..];
-            let taken = match session.scanner.scan(rest, &mut spans, &self.settings.limits) {
-                Ok(Scanned::Request { len }) => self.admit(index, &rest[..len], &spans).map(|()| len),
-                Ok(Scanned::Inline { len }) => self.inline(index, &rest[..len]).map(|()| len),
-                Ok(Scanned::Skip { len }) => Ok(len),
-                Ok(Scanned::More { need }) if session.modes.is_plain() => {
-                    self.activate(index).input_needed = need;
-                    break;
-                }
-                Ok(Scanned::More { need }) => match self.look_at_unfinished(index, rest) {
-                    Ok(()) => {
-                        self.activate(index).input_needed = need;
-                        break;
-                    }
-                    Err(Unfinished::Wait) => Err(Pause::Stranger),
-                    Err(Unfinished::Refused(error)) => self.behind_barrier(index).map(|()| {
-                        self.protocol_error(index, error);
-                        rest.len()
-                    }),
-                },
-                Err(error) => self.behind_barrier(index).map(|()| {
-                    self.protocol_error(index, error);
-                    rest.len()
-                }),
-            };
-            match taken {
-                Ok(len) => at += len,
-                Err(pause) => {
-                    let session = &mut self.clients[index as usize];
-                    session.pause = Some(pause);
-                    // What waits is scanned again from its beginning.
-                    session.scanner = RequestScanner::default();
-                    break;
-                }
+            let scanned = session.scanner.scan(rest, &mut spans, &self.settings.limits);
+            match self.consume_one(index, rest, scanned, &spans) {
+                Some(len) => at += len,
+                None => break,
             }
+            at += self.pass_on(index, &buf[at..]);
         }
         self.spans = spans;
         at
+    }
+
+    /// Takes what the scanner found at the start of `rest`, whatever it is: so many bytes. `None`: it is cut or must wait.
+    fn consume_one(&mut self, index: u32, rest: &[u8], scanned: Result<Scanned, ProtocolError>, spans: &[Span]) -> Option<usize> {
+        let taken = match scanned {
+            Ok(Scanned::Request { len }) => self.admit(index, &rest[..len], spans).map(|()| len),
+            Ok(Scanned::Inline { len }) => self.inline(index, &rest[..len]).map(|()| len),
+            Ok(Scanned::Skip { len }) => Ok(len),
+            Ok(Scanned::More { need }) if self.clients[index as usize].modes.is_plain() => {
+                self.activate(index).input_needed = need;
+                return None;
+            }
+            Ok(Scanned::More { need }) => match self.look_at_unfinished(index, rest) {
+                Ok(()) => {
+                    self.activate(index).input_needed = need;
+                    return None;
+                }
+                Err(Unfinished::Wait) => Err(Pause::Stranger),
+                Err(Unfinished::Refused(error)) => self.behind_barrier(index).map(|()| {
+                    self.protocol_error(index, error);
+                    rest.len()
+                }),
+            },
+            Err(error) => self.behind_barrier(index).map(|()| {
+                self.protocol_error(index, error);
+                rest.len()
+            }),
+        };
+        match taken {
+            Ok(len) => Some(len),
+            Err(pause) => {
+                let session = &mut self.clients[index as usize];
+                session.pause = Some(pause);
+                // What waits is scanned again from its beginning.
+                session.scanner = RequestScanner::default();
+                None
+            }
+        }
     }
 
     /// An inline request is written as the multibulk that it means, and goes the same way.
@@ -226,7 +258,6 @@ impl Engine {
     }
 
     /// Owes the client one more reply. Answers its number.
-    #[inline(always)]
     pub(super) fn owe(&mut self, index: u32, state: State, slot: Option<Slot>) -> u32 {
         let Engine { clients, pool, table, now, .. } = self;
         let session = &mut clients[index as usize];
@@ -238,14 +269,8 @@ impl Engine {
                 true
             }
         };
-        let active = session.active.get_or_insert_with(|| pool.take());
-        if active.replies.is_empty() {
-            session.map_version = table.version;
-            session.unsettled_until = session.head;
-        }
-        active.replies.push_back(Reply { state, slot: slot.map_or(NO_SLOT, Slot::get), silent, arrived: *now });
-        session.commands += 1;
-        session.head.wrapping_add(active.replies.len() as u32 - 1)
+        let reply = Reply { state, slot: slot.map_or(NO_SLOT, Slot::get), silent, arrived: *now };
+        session.owe(reply, table.version, pool)
     }
 
     /// Owes one reply and gives it at once.
@@ -296,11 +321,8 @@ impl Engine {
             self.counters.requests += u64::from(taken.is_ok());
             return taken;
         }
-        let taken = match (command.class, command.keys) {
-            (Class::Keyed, Keys::First) if spans.len() > 1 => {
-                let slot = Slot::of(spans[1].of(frame));
-                self.send_single(index, slot, frame, false)
-            }
+        let taken = match spans.get(1) {
+            Some(key) if command.has_one_key => self.send_single(index, Slot::of(key.of(frame)), frame, false),
             _ => self.carry_out(index, command, frame, spans),
         };
         if taken.is_ok() {

@@ -198,15 +198,30 @@ impl Lane {
         !patient && awaits && self.progress_us + timeout_us < now
     }
 
-    /// The request that `reply` answers, released, if both are as nearly all are: a shared lane's small request that was sent once and
-    /// alone, and neither an error nor a push.
-    #[inline]
-    pub fn pop_plain(&mut self, reply: &[u8]) -> Option<Ticket> {
+    /// Queues one request. `write` appends its bytes; `lead` replies come before its own.
+    #[inline(always)]
+    pub fn enqueue(&mut self, ticket: Ticket, retry: u32, lead: u32, now: Micros, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.queue.is_empty() {
+            self.progress_us = now;
+        }
+        let before = self.pipe.small().len();
+        write(self.pipe.small());
+        let len = (self.pipe.small().len() - before) as u32;
+        self.queue.push_back(InFlight { ticket, len, retry, lead });
+    }
+
+    /// Whether it is many clients', nothing of a reply is here that is not whole yet, and nobody waits for room.
+    pub fn is_plain(&self) -> bool {
+        let between = self.carry.is_empty() && self.stream == Stream::No && self.scanner.at_start();
+        self.is_open() && matches!(self.role, Role::Shared { .. }) && between && self.blocked.is_empty()
+    }
+
+    /// The oldest request in flight, released, if it is as nearly all are: small, all written, sent once and alone.
+    #[inline(always)]
+    pub fn pop_plain(&mut self) -> Option<Ticket> {
         let front @ InFlight { ticket, len, retry, lead } = *self.queue.front()?;
         let once = retry == NONE && lead == 0 && !front.is_large();
-        let plain = self.is_open() && matches!(self.role, Role::Shared { .. }) && once;
-        let news = matches!(reply.first(), Some(b'-' | b'>'));
-        if !plain || news || !self.pipe.front_written(len as usize, false) {
+        if !once || !self.pipe.front_written(len as usize, false) {
             return None;
         }
         self.queue.pop_front();

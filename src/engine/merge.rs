@@ -171,12 +171,23 @@ impl Merge {
         }
     }
 
+    /// Adds a part, whose keys are `order[keys.0..keys.0 + keys.1]`. Answers the ticket of its request.
+    #[inline]
+    pub fn open_part(&mut self, target: Target, state: State, (first, count): (u32, u32)) -> Ticket {
+        let ticket = Ticket { client: self.client, seq: self.seq, part: self.parts.len() as u32 };
+        self.parts.push(Part { target, state, first, count });
+        self.left += 1;
+        ticket
+    }
+
     /// Whether a part of it is here.
     pub fn has_begun(&self) -> bool {
         self.parts.iter().any(Part::is_finished)
     }
 
-    fn take_reply(&mut self, part: u32, reply: &[u8]) {
+    /// Keeps one part's reply. Answers whether it is the last.
+    #[inline]
+    pub fn take_reply(&mut self, part: u32, reply: &[u8]) -> bool {
         let failed = reply.first() == Some(&b'-');
         // That all is well is known without the words.
         let kept = if !failed && matches!(self.job, Job::AllOk) { &[] } else { reply };
@@ -185,6 +196,7 @@ impl Merge {
         self.parts[part as usize].state = State::Parked { at, len: kept.len() as u32 };
         self.failed += u32::from(failed);
         self.left -= 1;
+        self.left == 0
     }
 
     /// The first part that failed.
@@ -224,28 +236,11 @@ impl Engine {
         index
     }
 
-    /// Adds one part and sends it.
+    /// Adds one part and sends it, or holds it if it has no lane for now.
     pub(super) fn add_part(&mut self, merge: u32, target: Target, lead: u32, keys: (u32, u32), write: impl FnOnce(&mut Vec<u8>)) {
         let lane = self.lane_of(target, self.merges[merge as usize].via);
-        self.add_part_on(merge, lane, target, lead, keys, write);
-    }
-
-    /// Adds one part and sends it on this lane, or holds it if there is none for now.
-    #[inline]
-    pub(super) fn add_part_on(
-        &mut self,
-        merge: u32,
-        lane: Option<u32>,
-        target: Target,
-        lead: u32,
-        keys: (u32, u32),
-        write: impl FnOnce(&mut Vec<u8>),
-    ) {
         let entry = &mut self.merges[merge as usize];
-        let ticket = Ticket { client: entry.client, seq: entry.seq, part: entry.parts.len() as u32 };
-        entry.left += 1;
-        let state = State::Sent { lane: lane.unwrap_or(NONE) };
-        entry.parts.push(Part { target, state, first: keys.0, count: keys.1 });
+        let ticket = entry.open_part(target, State::Sent { lane: lane.unwrap_or(NONE) }, keys);
         match lane {
             Some(lane) => self.queue(lane, ticket, NONE, lead, write),
             None => {
@@ -258,9 +253,7 @@ impl Engine {
     /// Adds one part that is not sent before a moment has passed.
     pub(super) fn add_part_later(&mut self, merge: u32, target: Target, wait_us: Micros, write: impl FnOnce(&mut Vec<u8>)) {
         let entry = &mut self.merges[merge as usize];
-        let ticket = Ticket { client: entry.client, seq: entry.seq, part: entry.parts.len() as u32 };
-        entry.parts.push(Part { target, state: State::Sent { lane: NONE }, first: 0, count: 0 });
-        entry.left += 1;
+        let ticket = entry.open_part(target, State::Sent { lane: NONE }, (0, 0));
         let via = entry.via;
         let mut frame = Vec::new();
         write(&mut frame);
@@ -275,19 +268,15 @@ impl Engine {
         if matches!(self.merges[index as usize].job, Job::Watch(_)) {
             self.watch_answered(index, ticket.part, reply);
         }
-        let merge = &mut self.merges[index as usize];
-        merge.take_reply(ticket.part, reply);
-        if merge.left == 0 {
+        if self.merges[index as usize].take_reply(ticket.part, reply) {
             self.finish_merge(index);
-        } else {
+        } else if self.clients[ticket.client as usize].waiting > 0 {
             // A finished part may let a waiting one of the same client go on.
-            if self.clients[ticket.client as usize].waiting > 0 {
-                self.pump_later(ticket.client);
-            }
+            self.pump_later(ticket.client);
         }
     }
 
-    fn finish_merge(&mut self, index: u32) {
+    pub(super) fn finish_merge(&mut self, index: u32) {
         let mut merge = self.merges.remove(index as usize);
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
@@ -436,6 +425,10 @@ pub(super) fn integer(reply: &[u8]) -> i64 {
 
 /// Elements go to the places of their keys.
 fn merged_mget(merge: &mut Merge, out: &mut Vec<u8>) {
+    if merge.parts.len() == merge.order.len() && joined_in_order(merge, out) {
+        return;
+    }
+    out.clear();
     let mut places = std::mem::take(&mut merge.places);
     places.clear();
     places.resize(merge.order.len(), Span::default());
@@ -468,6 +461,20 @@ fn merged_mget(merge: &mut Merge, out: &mut Vec<u8>) {
         out.extend_from_slice(b"-ERR proxy: a node answered MGET with something else than one element a key\r\n");
     }
     merge.places = places;
+}
+
+/// Joins the elements of parts that hold one key each, in the keys' order, as of a request whose slots differ. False: some do not.
+fn joined_in_order(merge: &Merge, out: &mut Vec<u8>) -> bool {
+    encode::array(out, merge.parts.len());
+    for (number, (part, key)) in merge.parts.iter().zip(&merge.order).enumerate() {
+        // One key, one element: what follows the header `*1` is the element.
+        let State::Parked { at, len } = part.state else { return false };
+        match merge.arena[at as usize..(at + len) as usize].strip_prefix(b"*1\r\n") {
+            Some(element) if part.count == 1 && *key as usize == number => out.extend_from_slice(element),
+            _ => return false,
+        }
+    }
+    true
 }
 
 fn merged_numsub(merge: &Merge, out: &mut Vec<u8>) {

@@ -4,9 +4,10 @@
 //! takes [`Event`]s and writes every dirty lane and client once. Nothing in here reads a clock, opens a socket or logs.
 //!
 //! The life of a request: `intake` (bytes → requests) → `forward` (where they go, and what they wait for) → `send` (onto a lane) →
-//! `answer` (lane bytes → replies → their clients). What is refused (`refused`) or lost (`lost`) on the way goes through `pump`, by the
-//! table in `retry`; what has many parts through `merge`.
+//! `answer` (lane bytes → replies → their clients); nearly all take a short way past these steps (`plain`). What is refused (`refused`) or
+//! lost (`lost`) on the way goes through `pump`, by the table in `retry`; what has many parts through `merge`.
 
+mod agenda;
 mod answer;
 mod blocking;
 mod client_filter;
@@ -36,6 +37,7 @@ mod orders;
 mod permission;
 mod persona;
 mod pipe;
+mod plain;
 mod pool;
 mod private;
 mod pubsub;
@@ -48,6 +50,7 @@ mod send;
 mod session;
 mod settings;
 mod since;
+mod slot_bits;
 mod split;
 mod table;
 mod timers;
@@ -71,6 +74,7 @@ use crate::{
 };
 
 use self::{
+    agenda::Agenda,
     client_pause::ClientPause,
     lane::{Lane, LaneState},
     merge::Merge,
@@ -82,6 +86,8 @@ use self::{
     pump::{Ahead, Retry},
     retry::Budget,
     session::{Ending, Session},
+    slot_bits::SlotBits,
+    split::Asked,
     table::Table,
     timers::{Timer, TimerQueue},
     tracking::Trackers,
@@ -183,16 +189,12 @@ pub struct Engine {
     pub counters: Counters,
     events: VecDeque<Event>,
     refresh_told: bool,
-    dirty_lanes: Vec<LaneId>,
-    dirty_clients: Vec<ClientId>,
-    lazy_clients: Vec<ClientId>,
-    to_pump: Vec<u32>,
-    to_resume: Vec<u32>,
-    touched: Vec<u32>,
+    agenda: Agenda,
     // Scratch, kept for its capacity.
     spans: Vec<Span>,
     keys: Vec<u32>,
-    by_slot: Vec<(Slot, u32)>,
+    by_slot: Vec<Asked>,
+    slot_bits: SlotBits,
     ahead: FxHashMap<u16, Ahead>,
     scratch: Vec<u8>,
     /// The frame that is being admitted, when it is large and owned.
@@ -235,15 +237,11 @@ impl Engine {
             counters: Counters::default(),
             events: VecDeque::new(),
             refresh_told: false,
-            dirty_lanes: Vec::new(),
-            dirty_clients: Vec::new(),
-            lazy_clients: Vec::new(),
-            to_pump: Vec::new(),
-            to_resume: Vec::new(),
-            touched: Vec::new(),
+            agenda: Agenda::default(),
             spans: Vec::new(),
             keys: Vec::new(),
             by_slot: Vec::new(),
+            slot_bits: SlotBits::default(),
             ahead: FxHashMap::default(),
             scratch: Vec::new(),
             whole: None,
@@ -320,6 +318,12 @@ impl Engine {
         !session.deaf && (session.pause.is_none() || self.reads_while_blocked(client.0))
     }
 
+    /// What is to be written to this client, perhaps nothing. `None`: it lies in several pieces, for `client_chunks`.
+    #[inline]
+    pub fn client_chunk(&self, client: ClientId) -> Option<&[u8]> {
+        self.clients[client.0 as usize].active.as_ref().map_or(Some(&[]), |active| active.out.only_chunk())
+    }
+
     /// Fills `slices` with what is to be written to this client; returns how many.
     pub fn client_chunks<'a>(&'a self, client: ClientId, slices: &mut [IoSlice<'a>]) -> usize {
         self.clients[client.0 as usize].active.as_ref().map_or(0, |active| active.out.chunks(slices))
@@ -327,14 +331,26 @@ impl Engine {
 
     /// So many bytes were written to this client.
     pub fn client_wrote(&mut self, client: ClientId, count: usize) {
-        let session = &mut self.clients[client.0 as usize];
-        if let Some(active) = session.active.as_mut() {
-            active.out.advance(count);
-            active.out.release_written();
-            // Also with the beginning of a request in its input: a client that has ended will not send the rest.
-            if active.out.held() == 0 {
-                self.rest(client.0);
-            }
+        let Engine { clients, pool, .. } = self;
+        let session = &mut clients[client.0 as usize];
+        if !session.active.as_mut().is_some_and(|active| active.out.wrote(count)) {
+            return;
+        }
+        // Also with the beginning of a request in its input: a client that has ended will not send the rest.
+        if session.ending != Ending::No {
+            self.rest(client.0);
+        } else if let Some(active) = session.take_at_rest() {
+            pool.give(active);
+        }
+    }
+
+    /// As `client_chunk`.
+    pub fn lane_chunk(&self, lane: LaneId) -> Option<&[u8]> {
+        let Some(lane) = self.lanes.get(lane.index as usize).filter(|found| found.id == lane) else { return Some(&[]) };
+        match lane.state {
+            LaneState::Dialing => Some(&[]),
+            LaneState::Greeting(_) => Some(&lane.greeting),
+            LaneState::Open => lane.pipe.only_chunk(),
         }
     }
 
@@ -362,7 +378,7 @@ impl Engine {
 
     /// Moves the list of lanes that have something to write into `into`.
     pub fn take_dirty_lanes(&mut self, into: &mut Vec<LaneId>) {
-        into.append(&mut self.dirty_lanes);
+        into.append(&mut self.agenda.dirty_lanes);
         for lane in into.iter() {
             if let Some(lane) = answer::lane_mut(&mut self.lanes, *lane) {
                 lane.dirty = false;
@@ -373,7 +389,7 @@ impl Engine {
     /// Moves the list of clients that have something to write into `into`. Answers whether others are only waiting for more of their
     /// replies, so that another turn should follow soon.
     pub fn take_dirty_clients(&mut self, into: &mut Vec<ClientId>) -> bool {
-        let Engine { lazy_clients, dirty_clients, clients, .. } = self;
+        let Engine { agenda: Agenda { lazy_clients, dirty_clients, .. }, clients, .. } = self;
         lazy_clients.retain(|client| {
             let Some(session) = clients.get_mut(client.0 as usize).filter(|session| session.lazy > 0) else { return false };
             session.lazy += 1;
@@ -469,22 +485,30 @@ impl Engine {
     }
 
     /// Carries out what the batch left to be looked at: waiting requests first, then paused input.
+    #[inline(always)]
     fn settle(&mut self) {
+        if !self.agenda.is_settled() || !self.pubsub.is_idle() || self.has_unwatched() {
+            self.settle_all();
+        }
+    }
+
+    #[inline(never)]
+    fn settle_all(&mut self) {
         loop {
             if !self.pubsub.is_idle() {
                 self.settle_topics();
             }
-            if let Some(client) = self.to_pump.pop() {
+            if let Some(client) = self.agenda.to_pump.pop() {
                 if let Some(session) = self.clients.get_mut(client as usize).filter(|session| session.to_pump) {
                     session.to_pump = false;
                     self.pump(client);
                 }
-            } else if let Some(client) = self.to_resume.pop() {
+            } else if let Some(client) = self.agenda.to_resume.pop() {
                 if let Some(session) = self.clients.get_mut(client as usize).filter(|session| session.to_resume) {
                     session.to_resume = false;
                     self.resume(client);
                 }
-            } else if let Some(client) = self.touched.pop() {
+            } else if let Some(client) = self.agenda.touched.pop() {
                 self.rest(client);
             } else {
                 if self.has_unwatched() {
@@ -510,7 +534,7 @@ impl Engine {
 
     /// Marks a client for `rest`.
     fn touch(&mut self, client: u32) {
-        self.touched.push(client);
+        self.agenda.touched.push(client);
     }
 
     /// Gives back what a client at rest does not need; closes or forgets one that has come to its end.

@@ -23,61 +23,86 @@ struct Large {
     data: Bytes,
 }
 
-/// See the module's head. Invariant: `released <= written <= bytes.len()`, and `large` is in the order of `at`.
+/// A pipe's large frames in the order of `at`, at least one.
+#[derive(Default)]
+struct LargeFrames {
+    frames: VecDeque<Large>,
+    /// How many of them are wholly written.
+    written: usize,
+    /// Bytes written of `frames[written]`.
+    offset: usize,
+    bytes: usize,
+}
+
+impl LargeFrames {
+    fn pop_front(&mut self) {
+        let first = self.frames.pop_front().expect("a large frame that is let go of is in the pipe");
+        self.bytes -= first.data.len();
+        self.written -= 1;
+    }
+}
+
+/// See the module's head. Invariant: `released <= written <= bytes.len()`.
 #[derive(Default)]
 pub struct Pipe {
     bytes: Vec<u8>,
     released: usize,
     written: usize,
-    large: VecDeque<Large>,
-    /// How many of `large` are wholly written.
-    large_written: usize,
-    /// Bytes written of `large[large_written]`.
-    large_offset: usize,
-    large_bytes: usize,
+    /// Apart, because most pipes have none.
+    large: Option<Box<LargeFrames>>,
 }
 
 impl Pipe {
     /// The buffer that small frames are appended to.
+    #[inline]
     pub fn small(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
     pub fn push_large(&mut self, data: Bytes) {
-        self.large_bytes += data.len();
-        self.large.push_back(Large { at: self.bytes.len(), data });
+        let large = self.large.get_or_insert_default();
+        large.bytes += data.len();
+        large.frames.push_back(Large { at: self.bytes.len(), data });
     }
 
     /// Everything that the pipe holds, in bytes: unwritten and unreleased.
+    #[inline]
     pub fn held(&self) -> usize {
-        self.bytes.len() - self.released + self.large_bytes
+        self.bytes.len() - self.released + self.large.as_ref().map_or(0, |large| large.bytes)
     }
 
     #[cfg(test)]
     fn has_unwritten(&self) -> bool {
-        self.written < self.bytes.len() || self.large_written < self.large.len()
+        self.written < self.bytes.len() || self.large.as_ref().is_some_and(|large| large.written < large.frames.len())
     }
 
     /// The last `len` bytes, if nothing of them was written and no large frame stands behind them.
     pub fn unwritten_tail(&self, len: usize) -> Option<&[u8]> {
         let at = self.bytes.len().checked_sub(len).filter(|at| *at >= self.written)?;
-        self.large.back().is_none_or(|large| large.at < self.bytes.len()).then_some(&self.bytes[at..])
+        let last_large = self.large.as_ref().and_then(|large| large.frames.back());
+        last_large.is_none_or(|large| large.at < self.bytes.len()).then_some(&self.bytes[at..])
+    }
+
+    /// What is to be written next, if no large frame is among it. It may be empty.
+    #[inline]
+    pub fn only_chunk(&self) -> Option<&[u8]> {
+        if self.large.is_none() { Some(&self.bytes[self.written..]) } else { None }
     }
 
     /// Fills `slices` with what is to be written next; returns how many it filled.
     pub fn chunks<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        if self.large.is_empty() {
+        let Some(large) = &self.large else {
             let rest = &self.bytes[self.written..];
             if rest.is_empty() {
                 return 0;
             }
             slices[0] = IoSlice::new(rest);
             return 1;
-        }
-        let (mut at, mut next_large, mut filled) = (self.written, self.large_written, 0);
-        let mut offset = self.large_offset;
+        };
+        let (mut at, mut next_large, mut filled) = (self.written, large.written, 0);
+        let mut offset = large.offset;
         while filled < slices.len() {
-            match self.large.get(next_large) {
+            match large.frames.get(next_large) {
                 Some(large) if large.at == at => {
                     slices[filled] = IoSlice::new(&large.data[offset..]);
                     (offset, next_large) = (0, next_large + 1);
@@ -98,24 +123,23 @@ impl Pipe {
 
     /// Notes that `count` bytes of what `chunks` gave were written.
     pub fn advance(&mut self, mut count: usize) {
-        if self.large.is_empty() {
+        let Some(large) = &mut self.large else {
             self.written += count;
             assert!(self.written <= self.bytes.len(), "more bytes reported as written than were queued");
             return;
-        }
+        };
         while count > 0 {
-            let next_large = self.large.get(self.large_written);
-            match next_large {
-                Some(large) if large.at == self.written => {
-                    let taken = count.min(large.data.len() - self.large_offset);
-                    self.large_offset += taken;
+            match large.frames.get(large.written) {
+                Some(next) if next.at == self.written => {
+                    let taken = count.min(next.data.len() - large.offset);
+                    large.offset += taken;
                     count -= taken;
-                    if self.large_offset == large.data.len() {
-                        (self.large_offset, self.large_written) = (0, self.large_written + 1);
+                    if large.offset == next.data.len() {
+                        (large.offset, large.written) = (0, large.written + 1);
                     }
                 }
-                large => {
-                    let end = large.map_or(self.bytes.len(), |large| large.at);
+                next => {
+                    let end = next.map_or(self.bytes.len(), |next| next.at);
                     let taken = count.min(end - self.written);
                     assert!(taken > 0, "more bytes reported as written than were queued");
                     self.written += taken;
@@ -125,13 +149,24 @@ impl Pipe {
         }
     }
 
-    /// Forgets all that is written: a client's pipe needs it no more.
-    pub fn release_written(&mut self) {
-        for _ in 0..self.large_written {
-            let large = self.large.pop_front().expect("large_written counts its front");
-            self.large_bytes -= large.data.len();
+    /// As `advance`, and forgets what is written, which a client's pipe needs no more. Answers whether nothing is left.
+    #[inline]
+    pub fn wrote(&mut self, count: usize) -> bool {
+        let all = self.large.is_none() && self.written + count == self.bytes.len();
+        if all && self.bytes.capacity() <= KEPT_CAPACITY {
+            self.bytes.clear();
+            (self.released, self.written) = (0, 0);
+            return true;
         }
-        self.large_written = 0;
+        self.advance(count);
+        self.release_written();
+        self.held() == 0
+    }
+
+    fn release_written(&mut self) {
+        while self.large.as_ref().is_some_and(|large| large.written > 0) {
+            self.release_large();
+        }
         self.released = self.written;
         self.compact();
     }
@@ -139,10 +174,12 @@ impl Pipe {
     /// Whether all of the oldest frame was written: `len` small bytes that are not released, and a large frame if it has one.
     #[inline]
     pub fn front_written(&self, len: usize, large: bool) -> bool {
-        self.released + len <= self.written && (!large || self.large_written > 0)
+        let large_written = || self.large.as_ref().is_some_and(|large| large.written > 0);
+        self.released + len <= self.written && (!large || large_written())
     }
 
     /// Forgets the oldest `len` small bytes (a lane's oldest request was answered).
+    #[inline]
     pub fn release_small(&mut self, len: usize) {
         self.released += len;
         debug_assert!(self.released <= self.written, "an answered request was written");
@@ -153,9 +190,11 @@ impl Pipe {
 
     /// Forgets the oldest large frame.
     pub fn release_large(&mut self) {
-        let large = self.large.pop_front().expect("a large request in flight is in the pipe");
-        self.large_bytes -= large.data.len();
-        self.large_written -= 1;
+        let large = self.large.as_mut().expect("a large request in flight is in the pipe");
+        large.pop_front();
+        if large.frames.is_empty() {
+            self.large = None;
+        }
     }
 
     /// The oldest `len` small bytes that are not released.
@@ -165,7 +204,8 @@ impl Pipe {
 
     /// The oldest large frame.
     pub fn front_large(&self) -> &Bytes {
-        &self.large[0].data
+        let large = self.large.as_ref().expect("a large request in flight is in the pipe");
+        &large.frames[0].data
     }
 
     /// Walks the frames in flight from the oldest: for `len` small bytes (or a large frame), its bytes and whether all of them were written.
@@ -174,13 +214,10 @@ impl Pipe {
     }
 
     fn compact(&mut self) {
-        if self.large.is_empty() && self.released == self.bytes.len() && self.bytes.capacity() <= KEPT_CAPACITY {
-            self.bytes.clear();
-            (self.released, self.written) = (0, 0);
-            return;
-        }
-        if self.released == self.bytes.len() && self.large.iter().all(|large| large.at == self.released) {
-            for large in &mut self.large {
+        let released = self.released;
+        let none_before = |large: &LargeFrames| large.frames.iter().all(|large| large.at == released);
+        if released == self.bytes.len() && self.large.as_deref().is_none_or(none_before) {
+            for large in self.large.iter_mut().flat_map(|large| &mut large.frames) {
                 large.at = 0;
             }
             self.bytes.clear();
@@ -188,12 +225,12 @@ impl Pipe {
             if self.bytes.capacity() > KEPT_CAPACITY {
                 self.bytes = Vec::new();
             }
-        } else if self.released * 2 > self.bytes.len() {
+        } else if released * 2 > self.bytes.len() {
             // Moves less than it frees, so each byte is moved at most once on average.
-            self.bytes.drain(..self.released);
-            self.written -= self.released;
-            for large in &mut self.large {
-                large.at -= self.released.min(large.at);
+            self.bytes.drain(..released);
+            self.written -= released;
+            for large in self.large.iter_mut().flat_map(|large| &mut large.frames) {
+                large.at -= released.min(large.at);
             }
             self.released = 0;
         }
@@ -217,7 +254,8 @@ impl<'a> Frames<'a> {
     pub fn next_large(&mut self) -> (&'a Bytes, bool) {
         let index = self.large;
         self.large += 1;
-        (&self.pipe.large[index].data, index < self.pipe.large_written)
+        let large = self.pipe.large.as_ref().expect("a large request in flight is in the pipe");
+        (&large.frames[index].data, index < large.written)
     }
 }
 
@@ -244,8 +282,8 @@ mod tests {
                 let bytes = unwritten(&pipe);
                 let count = step.min(bytes.len());
                 seen.extend_from_slice(&bytes[..count]);
-                pipe.advance(count);
-                pipe.release_written();
+                let left = bytes.len() - count;
+                assert_eq!(pipe.wrote(count), left == 0);
             }
             assert_eq!(seen, b"abLARGENEXTcd", "step {step}");
             assert_eq!(pipe.held(), 0);

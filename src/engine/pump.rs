@@ -151,10 +151,7 @@ impl Engine {
     }
 
     pub(super) fn pump_later(&mut self, client: u32) {
-        let session = &mut self.clients[client as usize];
-        if !std::mem::replace(&mut session.to_pump, true) {
-            self.to_pump.push(client);
-        }
+        self.agenda.pump(client, &mut self.clients[client as usize]);
     }
 
     /// Looks at every waiting request of one client, oldest first, and sends what may be sent.

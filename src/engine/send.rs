@@ -10,7 +10,7 @@ use crate::{
 use super::{
     Engine, Event,
     ids::{LaneId, Micros, NONE, NodeId, Ticket},
-    lane::{InFlight, Lane, Role, Via},
+    lane::{Lane, Role, Via},
     pipe::LARGE_FRAME,
     pump::Retry,
     session::State,
@@ -125,17 +125,8 @@ impl Engine {
     #[inline]
     pub(super) fn queue(&mut self, lane_index: u32, ticket: Ticket, retry: u32, lead: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let lane = &mut self.lanes[lane_index as usize];
-        if lane.queue.is_empty() {
-            lane.progress_us = self.now;
-        }
-        let before = lane.pipe.small().len();
-        write(lane.pipe.small());
-        let len = (lane.pipe.small().len() - before) as u32;
-        lane.queue.push_back(InFlight { ticket, len, retry, lead });
-        if !lane.dirty {
-            lane.dirty = true;
-            self.dirty_lanes.push(lane.id);
-        }
+        lane.enqueue(ticket, retry, lead, self.now, write);
+        self.agenda.write_lane(lane);
     }
 
     /// As `queue`, for a large frame that is not copied.

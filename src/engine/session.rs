@@ -21,6 +21,7 @@ use super::{
     lane::Via,
     modes::Modes,
     pipe::{LARGE_FRAME, Pipe},
+    pool::Pool,
     pubsub::{SUBSCRIBER_KEEPS, Subscribed},
     transaction::Transaction,
 };
@@ -65,20 +66,22 @@ impl Reply {
     }
 }
 
-/// What a client needs while something of it is in flight.
+/// What a client needs while something of it is in flight; first what every request and reply looks at.
 #[derive(Default)]
+#[repr(C)]
 pub struct Active {
     pub replies: VecDeque<Reply>,
     pub out: Pipe,
-    parked: Vec<u8>,
+    /// Bytes received and not taken yet: an unfinished request, or what follows one that must wait.
+    pub input: Vec<u8>,
     parked_live: usize,
-    /// Large replies that wait, and their bytes.
-    whole: Slab<Bytes>,
     whole_bytes: usize,
     /// Bytes that are to be told behind a reply which is not whole yet; they are kept where it is.
     pub told_later: usize,
-    /// Bytes received and not taken yet: an unfinished request, or what follows one that must wait.
-    pub input: Vec<u8>,
+
+    parked: Vec<u8>,
+    /// Large replies that wait.
+    whole: Slab<Bytes>,
     /// How many bytes `input` needs before scanning it again is worthwhile.
     pub input_needed: usize,
 }
@@ -165,6 +168,7 @@ impl Active {
     }
 
     /// Moves replies that are ready and next in order to the out pipe. Answers how many replies left the queue.
+    #[inline(never)]
     fn drain_ready(&mut self) -> u32 {
         let mut drained = 0;
         while let Some(reply) = self.replies.front() {
@@ -243,43 +247,32 @@ pub struct Labels {
     pub certified: Option<Arc<[u8]>>,
 }
 
-/// See the module's head.
+/// See the module's head. Laid out for a worker with thousands of clients, whose sessions are not in the cache when they are needed: what
+/// is looked at for every request and reply shares the first line of 64 bytes, what is only noted the second.
+#[repr(C, align(64))]
 pub struct Session {
-    /// CLIENT ID: unique over all workers, rising.
-    pub public_id: u64,
-    pub peer: Box<str>,
-    pub local: Box<str>,
-    pub labels: Option<Box<Labels>>,
     pub active: Option<Box<Active>>,
+    pub subscribed: Option<Box<Subscribed>>,
+    pub last_active: Micros,
     pub scanner: RequestScanner,
-    pub proto: Proto,
-    pub user: UserId,
-    /// Whose lanes it rides: its user's, or those of an alias that is its own.
-    pub rides: UserId,
-    /// Whom the proxy let in, where its own accounts decide that.
-    pub account: Option<Arc<[u8]>>,
-    pub face: Face,
-    pub modes: Modes,
-    /// What it queues, and the keys it watches.
-    pub transaction: Option<Box<Transaction>>,
-    pub reply_mode: ReplyMode,
-    pub ending: Ending,
-    /// What it sends is not read any more: it said QUIT, or broke the protocol.
-    pub deaf: bool,
-    pub pause: Option<Pause>,
     /// Sequence number of the oldest owed reply.
     pub head: u32,
     /// The map's version when this client last sent something.
     pub map_version: u32,
     /// Until the head reaches this number, a request's slot is compared with what is unfinished before it is sent.
     pub unsettled_until: u32,
-    /// Requests after this number wait until the head has passed it.
-    pub barrier: Option<u32>,
     /// Replies that wait to be sent (again), parts included.
     pub waiting: u32,
-    pub opened: Micros,
-    pub last_active: Micros,
-    pub last_command: Option<&'static Command>,
+    pub user: UserId,
+    /// Whose lanes it rides: its user's, or those of an alias that is its own.
+    pub rides: UserId,
+    pub proto: Proto,
+    pub modes: Modes,
+    pub reply_mode: ReplyMode,
+    pub ending: Ending,
+    /// What it sends is not read any more: it said QUIT, or broke the protocol.
+    pub deaf: bool,
+    pub pause: Option<Pause>,
     /// In the list of clients to be written.
     pub dirty: bool,
     /// In the list of clients whose replies are still coming; counts the turns it has waited.
@@ -292,11 +285,29 @@ pub struct Session {
     pub close_told: bool,
     /// A reply is on its way to it piece by piece: no message may come between.
     pub mid_reply: bool,
-    pub subscribed: Option<Box<Subscribed>>,
+
+    /// Requests after this number wait until the head has passed it.
+    pub barrier: Option<u32>,
+    pub last_command: Option<&'static Command>,
     pub commands: u64,
+    /// CLIENT ID: unique over all workers, rising.
+    pub public_id: u64,
+    pub opened: Micros,
+    pub labels: Option<Box<Labels>>,
+    /// What it queues, and the keys it watches.
+    pub transaction: Option<Box<Transaction>>,
     /// The last reply that took something out of the keyspace for this client.
     pub popped: Option<Box<Popped>>,
+
+    pub peer: Box<str>,
+    pub local: Box<str>,
+    /// Whom the proxy let in, where its own accounts decide that.
+    pub account: Option<Arc<[u8]>>,
+    pub face: Face,
 }
+
+// Three lines, and the first ends where it should.
+const _: () = assert!(size_of::<Session>() == 192 && std::mem::offset_of!(Session, barrier) == 64);
 
 impl Session {
     pub fn new(public_id: u64, peer: Box<str>, local: Box<str>, map_version: u32, now: Micros) -> Self {
@@ -338,8 +349,41 @@ impl Session {
         }
     }
 
+    /// Whether nothing but order may keep its next request from being passed on and answered as ever. Who is paused is not asked.
+    #[inline]
+    pub fn is_unhindered(&self) -> bool {
+        let between = self.scanner.is_between() && !self.deaf && self.barrier.is_none();
+        self.modes.is_plain() && self.reply_mode == ReplyMode::On && between
+    }
+
+    /// Owes it one more reply, of a request that is sent under this version of the map. Answers the reply's number.
+    #[inline(always)]
+    pub fn owe(&mut self, reply: Reply, map_version: u32, pool: &mut Pool) -> u32 {
+        let active = self.active.get_or_insert_with(|| pool.take());
+        if active.replies.is_empty() {
+            self.map_version = map_version;
+            self.unsettled_until = self.head;
+        }
+        active.replies.push_back(reply);
+        self.commands += 1;
+        self.head.wrapping_add(active.replies.len() as u32 - 1)
+    }
+
+    /// Whether something that it sent waits.
+    #[inline]
+    pub fn has_input(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| !active.input.is_empty())
+    }
+
+    #[inline]
     pub fn owed(&self) -> usize {
         self.active.as_ref().map_or(0, |active| active.replies.len())
+    }
+
+    /// As [`Active::output_held`].
+    #[inline]
+    pub fn output_held(&self) -> usize {
+        self.active.as_ref().map_or(0, |active| active.output_held())
     }
 
     /// What it does not need while it is at rest. A subscriber keeps a little, for the next message.
@@ -371,16 +415,14 @@ impl Session {
     }
 
     /// Puts a finished reply in its place. Answers whether the queue's head moved.
+    #[inline]
     pub fn fill(&mut self, seq: u32, bytes: &[u8]) -> bool {
         let gone = self.ending == Ending::Gone;
         let active = self.active.as_mut().expect("a client that is owed a reply is active");
         let index = seq.wrapping_sub(self.head) as usize;
         let silent = active.replies[index].silent || gone;
         if index > 0 {
-            active.replies[index].state = active.park(if silent { &[] } else { bytes });
-            if silent {
-                self.forget_last_silent();
-            }
+            self.keep_for_its_turn(index, if silent { &[] } else { bytes });
             return false;
         }
         if !silent {
@@ -390,6 +432,16 @@ impl Session {
         let drained = 1 + if active.replies.is_empty() { 0 } else { active.drain_ready() };
         self.head = self.head.wrapping_add(drained);
         true
+    }
+
+    /// A finished reply that others come before; no bytes: it is not to be told.
+    #[inline(never)]
+    fn keep_for_its_turn(&mut self, index: usize, bytes: &[u8]) {
+        let active = self.active.as_mut().expect("a client that is owed a reply is active");
+        active.replies[index].state = active.park(bytes);
+        if bytes.is_empty() {
+            self.forget_last_silent();
+        }
     }
 
     /// What its client is not told keeps no place at the end of the queue: for a client that is blocked for days the proxy asks nodes

@@ -18,6 +18,17 @@ use super::{
     session::{Pause, State},
 };
 
+/// A key of a split request.
+#[derive(Clone, Copy)]
+pub struct Asked {
+    slot: Slot,
+    key: u32,
+    /// How many keys of its slot stand here, if it is the first of them.
+    count: u32,
+    /// The lane that they take, or `NONE`.
+    lane: u32,
+}
+
 impl SplitKind {
     /// Arguments before the first key, and arguments a key.
     pub(super) fn shape(self) -> (usize, usize) {
@@ -51,15 +62,21 @@ impl Engine {
         }
         let mut by_slot = std::mem::take(&mut self.by_slot);
         by_slot.clear();
-        by_slot.extend((0..keys).map(|key| (Slot::of(spans[lead_args + key * step].of(frame)), key as u32)));
-        let first = by_slot[0].0;
+        by_slot.extend((0..keys).map(|key| {
+            let slot = Slot::of(spans[lead_args + key * step].of(frame));
+            Asked { slot, key: key as u32, count: 1, lane: NONE }
+        }));
+        let first = by_slot[0].slot;
         // Counts of ours are corrected, also those of one slot.
         let corrected = kind == SplitKind::ShardNumsub && !self.pubsub.registry.is_empty();
-        let taken = if !corrected && by_slot.iter().all(|(slot, _)| *slot == first) {
+        let taken = if !corrected && by_slot.iter().all(|asked| asked.slot == first) {
             self.send_single(client, first, frame, keys > 1)
         } else {
-            by_slot.sort_unstable_by_key(|(slot, key)| u64::from(slot.get()) << 32 | u64::from(*key));
-            self.split_over(client, kind, frame, spans, &by_slot)
+            if !self.slot_bits.all_differ(by_slot.iter().map(|asked| asked.slot)) {
+                by_slot.sort_unstable_by_key(|asked| u64::from(asked.slot.get()) << 32 | u64::from(asked.key));
+                by_slot.chunk_by_mut(|one, next| one.slot == next.slot).for_each(|group| group[0].count = group.len() as u32);
+            }
+            self.split_over(client, kind, frame, spans, &mut by_slot)
         };
         self.by_slot = by_slot;
         taken
@@ -74,52 +91,72 @@ impl Engine {
         self.send_single(client, Slot::of(key), &odd, true)
     }
 
+    /// `by_slot`: keys of one slot stand together, in their order.
     fn split_over(
         &mut self,
         client: u32,
         kind: SplitKind,
         frame: &[u8],
         spans: &[Span],
-        by_slot: &[(Slot, u32)],
+        by_slot: &mut [Asked],
     ) -> Result<(), Pause> {
         let guarded = !self.settled(client);
-        // Neighbouring slots have the same owner mostly: it is asked for its lane once.
-        let mut with_room = None;
-        for group in by_slot.chunk_by(|a, b| a.0 == b.0) {
-            let slot = group[0].0;
-            if guarded || (group.len() > 1 && self.table.is_moving(slot, self.now)) {
-                self.nothing_unfinished(client, slot)?;
+        let via = self.clients[client as usize].via();
+        let (mut moving, mut undialled) = (false, false);
+        let mut place = 0;
+        while let Some(Asked { slot, count, lane, .. }) = by_slot.get_mut(place) {
+            place += *count as usize;
+            let many_of_moving = *count > 1 && self.table.is_moving(*slot, self.now);
+            if guarded || many_of_moving {
+                self.nothing_unfinished(client, *slot)?;
             }
-            let owner = self.table.owner(slot);
-            if owner != with_room {
-                self.lane_has_room(client, slot)?;
-                with_room = owner;
+            moving |= many_of_moving;
+            match self.table.shared_lane(*slot, via) {
+                Some(known) if !self.has_room(known) => return self.wait_for_room(client, known),
+                Some(known) => *lane = known,
+                None => undialled = true,
+            }
+        }
+        if undialled {
+            for Asked { slot, lane, .. } in by_slot.iter_mut().filter(|asked| asked.lane == NONE) {
+                *lane = self.lane_of(Target::Slot(*slot), via).unwrap_or(NONE);
             }
         }
         let seq = self.owe(client, State::Sent { lane: NONE }, None);
-        let via = self.clients[client as usize].via();
         let merge = self.open_merge(client, seq, via, kind.job());
-        self.merges[merge as usize].order.extend(by_slot.iter().map(|(_, key)| *key));
         let writer = PartWriter::new(std::mem::take(&mut self.scratch), kind, frame, spans);
-        let mut first = 0;
-        let mut moving = false;
-        let (mut owner, mut lane) = (None, None);
-        for group in by_slot.chunk_by(|a, b| a.0 == b.0) {
-            let slot = group[0].0;
-            moving |= group.len() > 1 && self.table.is_moving(slot, self.now);
-            if lane.is_none() || self.table.owner(slot) != owner {
-                (owner, lane) = (self.table.owner(slot), self.lane_of(Target::Slot(slot), via));
+        if self.send_parts(merge, &writer, by_slot) {
+            for (group, part) in groups(by_slot).zip(0..).filter(|(group, _)| group[0].lane == NONE) {
+                let ticket = Ticket { client, seq, part };
+                self.hold_part(ticket, Target::Slot(group[0].slot), via, 0, |out| writer.write(out, group));
             }
-            self.add_part_on(merge, lane, Target::Slot(slot), 0, (first, group.len() as u32), |out| {
-                writer.write(out, group.iter().map(|(_, key)| *key as usize));
-            });
-            first += group.len() as u32;
         }
         self.scratch = writer.lead;
         if moving {
             self.clients[client as usize].unsettle();
         }
         Ok(())
+    }
+
+    /// Opens a part for each slot's keys, and sends those that have a lane. Answers whether some have none.
+    fn send_parts(&mut self, merge: u32, writer: &PartWriter<'_>, by_slot: &[Asked]) -> bool {
+        let Engine { merges, lanes, agenda, now, .. } = self;
+        let merge = &mut merges[merge as usize];
+        let (mut first, mut held) = (0, false);
+        for group in groups(by_slot) {
+            let Asked { slot, count, lane, .. } = group[0];
+            let ticket = merge.open_part(Target::Slot(slot), State::Sent { lane }, (first, count));
+            first += count;
+            match lanes.get_mut(lane as usize) {
+                Some(lane) => {
+                    lane.enqueue(ticket, NONE, 0, *now, |out| writer.write(out, group));
+                    agenda.write_lane(lane);
+                }
+                None => held = true,
+            }
+        }
+        merge.order.extend(by_slot.iter().map(|asked| asked.key));
+        held
     }
 
     /// Sends a waiting request, or a waiting part, again as one request a key.
@@ -151,7 +188,7 @@ impl Engine {
         for key in 0..keys {
             let slot = Slot::of(spans[lead_args + key * step].of(frame));
             self.add_part(merge, Target::Slot(slot), 0, (first + key as u32, 1), |out| {
-                writer.write(out, std::iter::once(key));
+                writer.write_keys(out, std::iter::once(key));
             });
         }
         if ticket.part != NONE {
@@ -163,6 +200,16 @@ impl Engine {
             self.part_done(ticket, nothing);
         }
     }
+}
+
+/// The keys of each slot.
+fn groups(by_slot: &[Asked]) -> impl Iterator<Item = &[Asked]> {
+    let mut rest = by_slot;
+    std::iter::from_fn(move || {
+        let (group, behind) = rest.split_at(rest.first()?.count as usize);
+        rest = behind;
+        Some(group)
+    })
 }
 
 fn split_kind(frame: &[u8]) -> Option<SplitKind> {
@@ -196,28 +243,32 @@ impl<'a> PartWriter<'a> {
 
     fn write_lead(&self, out: &mut Vec<u8>, keys: usize) {
         encode::array(out, self.lead_args + keys * self.step);
-        out.extend_from_slice(self.arguments(0, self.lead_args));
+        let header_end = self.frame.iter().position(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        out.extend_from_slice(&self.frame[header_end..self.spans[self.lead_args - 1].end() + 2]);
     }
 
-    #[inline]
-    pub(super) fn write(&self, out: &mut Vec<u8>, keys: impl ExactSizeIterator<Item = usize>) {
-        match keys.len() {
-            1 => out.extend_from_slice(&self.lead),
-            several => self.write_lead(out, several),
-        }
-        for key in keys {
-            out.extend_from_slice(self.arguments(self.lead_args + key * self.step, self.step));
+    #[inline(always)]
+    fn write(&self, out: &mut Vec<u8>, group: &[Asked]) {
+        match group {
+            [only] => {
+                out.extend_from_slice(&self.lead);
+                out.extend_from_slice(self.arguments_of(only.key as usize));
+            }
+            several => self.write_keys(out, several.iter().map(|asked| asked.key as usize)),
         }
     }
 
-    /// Neighbouring arguments with their headers: each follows the one before, and the first the frame's own header.
+    #[inline(never)]
+    pub(super) fn write_keys(&self, out: &mut Vec<u8>, keys: impl ExactSizeIterator<Item = usize>) {
+        self.write_lead(out, keys.len());
+        keys.for_each(|key| out.extend_from_slice(self.arguments_of(key)));
+    }
+
+    /// A key's arguments with their headers: each follows the one before.
     #[inline]
-    fn arguments(&self, first: usize, count: usize) -> &'a [u8] {
-        let start = match first.checked_sub(1) {
-            Some(before) => self.spans[before].end() + 2,
-            None => self.frame.iter().position(|byte| *byte == b'\n').map_or(0, |newline| newline + 1),
-        };
-        &self.frame[start..self.spans[first + count - 1].end() + 2]
+    fn arguments_of(&self, key: usize) -> &'a [u8] {
+        let first = self.lead_args + key * self.step;
+        &self.frame[self.spans[first - 1].end() + 2..self.spans[first + self.step - 1].end() + 2]
     }
 }
 
@@ -231,7 +282,7 @@ mod tests {
         let spans = spans_of(frame).expect("a whole request");
         let check = |keys: &[usize], expected: &[u8]| {
             let mut out = Vec::new();
-            PartWriter::new(Vec::new(), SplitKind::Mset, frame, &spans).write(&mut out, keys.iter().copied());
+            PartWriter::new(Vec::new(), SplitKind::Mset, frame, &spans).write_keys(&mut out, keys.iter().copied());
             assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(expected));
         };
         check(&[1], b"*3\r\n$4\r\nmset\r\n$10\r\nbbbbbbbbbb\r\n$2\r\nxx\r\n");

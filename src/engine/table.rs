@@ -152,6 +152,14 @@ impl Table {
         if owner == NO_NODE { None } else { Some(NodeId(owner)) }
     }
 
+    /// The lane for a slot's small requests, if its owner is known and has been dialled.
+    #[inline(always)]
+    pub fn shared_lane(&self, slot: Slot, via: Via) -> Option<u32> {
+        let node = self.owner(slot)?;
+        let lane = self.nodes[usize::from(node.0)].lane(via, false);
+        (lane != NONE).then_some(lane)
+    }
+
     fn regroup(&mut self, group: usize) {
         let owners = &self.owners[group * GROUP..][..GROUP];
         let alike = owners.iter().all(|owner| *owner == owners[0]);

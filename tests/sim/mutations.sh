@@ -23,12 +23,12 @@ redirect-leak   retry.rs     s/b"TRYAGAIN" if asked.slot.is_some\(\) => Verdict:
 readonly-leak   retry.rs     s/b"LOADING" => Verdict::Hold\(Held::Loading\)/b"LOADING" => Verdict::Deliver/
 unit-lead       answer.rs    s/lane.lead_seen = 0;//
 protocol-change identity/hello.rs  s/if logs_in \|\| proto.is_some_and\(\|proto\| proto != [^\)]*\) \{/if logs_in {/
-gone-client     answer.rs    s/if session.ending != Ending::No \{\n\s*touched.push\(client\);/if false {\n touched.push(client);/
+gone-client     agenda.rs    s/if session.ending != Ending::No \{\n\s*self.touched.push\(client\);/if false {\n self.touched.push(client);/
 barrier         forward.rs   s/if self.clients\[index as usize\].owed\(\) > 0 && self.captured.is_none\(\) \{ Err\(Pause::Barrier\) \}/if false { Err(Pause::Barrier) }/
 mget-places     merge.rs     s/places\[\*key as usize\] = Span \{ start: start as u32/let at = found; places[at] = Span { start: start as u32/
 scan-receivers  scan_cursor.rs s/Some\(moving\) if moving.is_empty\(\) => Step::Done/Some(_) => Step::Done/
 deadline        pump.rs      s/if now >= retry.deadline \{/if now + 1_000_000 >= retry.deadline {/
-output-limit    answer.rs    s/if over \{/if false {/
+output-limit    answer.rs    s/if session.output_held\(\) > self/if false \&\& session.output_held() > self/
 unit-twice      lost.rs    s/=> only_reads\(&frame\)/=> true/
 unit-asking     send.rs      s/if asking \{\n(\s*encode::command\(out, &\[b"ASKING"\]\);)/let inside = asking \&\& frame.starts_with(b"*1\\r\\n\$5\\r\\nMULTI"); if inside { out.extend_from_slice(\&frame[..15]); encode::command(out, \&[b"ASKING"]); out.extend_from_slice(\&frame[15..]); return; }\nif asking {\n$1/
 unit-any-lane   transaction/exec.rs s/match watch \{\n/match watch.filter(|_| false) {\n/

@@ -66,7 +66,7 @@ impl Engine {
         if self.clients[client as usize].close_told || self.hears_nothing(client) {
             return;
         }
-        let Engine { clients, pool, settings, .. } = self;
+        let Engine { clients, pool, settings, agenda, .. } = self;
         let session = &mut clients[client as usize];
         let proto = session.proto;
         let active = session.active.get_or_insert_with(|| pool.take());
@@ -81,10 +81,7 @@ impl Engine {
             message.append(active.out.small(), proto);
         }
         let over = active.output_held() + held > settings.subscriber_buffer_max.min(settings.output_buffer_max);
-        if !session.dirty {
-            session.dirty = true;
-            self.dirty_clients.push(ClientId(client));
-        }
+        agenda.write_client(client, session);
         if over {
             self.clients[client as usize].close_told = true;
             self.counters.output_overflows += 1;

@@ -354,7 +354,7 @@ fn write_unit(queued: &Queued, group: &Group, proto: Proto) -> (Vec<u8>, u32) {
             match command.kind {
                 ItemKind::Split(kind) => {
                     let spans = spans_of(frame).unwrap_or_default();
-                    PartWriter::new(Vec::new(), kind, frame, &spans).write(&mut out, piece.keys.iter().copied());
+                    PartWriter::new(Vec::new(), kind, frame, &spans).write_keys(&mut out, piece.keys.iter().copied());
                 }
                 ItemKind::CommandCount => encode::command(&mut out, &[b"COMMAND"]),
                 _ => out.extend_from_slice(frame),
