@@ -227,15 +227,11 @@ impl Worker {
             engine.set_now(self.config.clock.now_us());
         }
         let result = act(&mut engine);
-        let timeout = engine.next_timeout();
         let mut event = engine.next_event();
         drop(engine);
         while let Some(happened) = event {
             self.on_event(happened);
             event = self.engine.borrow_mut().next_event();
-        }
-        if timeout < self.armed.get() {
-            wake(&self.timer);
         }
         if !self.flush_pending.replace(true) {
             wake(&self.flusher);
@@ -356,7 +352,7 @@ impl Worker {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 
-    /// Writes everything that is dirty, once a turn, behind the sockets in the queue.
+    /// Writes everything that is dirty, once a turn, behind the sockets in the queue, and has the timer look at what is due earlier now.
     async fn flush_for_ever(self: Rc<Self>) {
         let mut dirty_lanes: Vec<LaneId> = Vec::new();
         let mut dirty_clients: Vec<ClientId> = Vec::new();
@@ -371,6 +367,9 @@ impl Worker {
             let others_wait = self.engine.borrow_mut().take_dirty_clients(&mut dirty_clients);
             for client in dirty_clients.drain(..) {
                 self.flush_client(client);
+            }
+            if self.engine.borrow().next_timeout() < self.armed.get() {
+                wake(&self.timer);
             }
             if others_wait && !self.flush_pending.replace(true) {
                 wake_after_io(context);
@@ -388,6 +387,7 @@ impl Worker {
             &socket,
             &self.sealing,
             &mut engine,
+            |engine| engine.lane_chunk(lane),
             |engine, slices| engine.lane_chunks(lane, slices),
             |engine, count| engine.lane_wrote(lane, count),
         );
@@ -404,6 +404,7 @@ impl Worker {
             &socket,
             &self.sealing,
             &mut engine,
+            |engine| engine.client_chunk(client),
             |engine, slices| engine.client_chunks(client, slices),
             |engine, count| engine.client_wrote(client, count),
         );
@@ -468,6 +469,7 @@ fn flush(
     socket: &Socket,
     sealing: &RefCell<Vec<u8>>,
     engine: &mut Engine,
+    chunk: impl Fn(&Engine) -> Option<&[u8]>,
     chunks: impl for<'a> Fn(&'a Engine, &mut [IoSlice<'a>]) -> usize,
     wrote: impl Fn(&mut Engine, usize),
 ) -> io::Result<()> {
@@ -483,13 +485,23 @@ fn flush(
         return wait_for_room();
     }
     loop {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let count = chunks(engine, &mut slices);
-        if count == 0 {
+        let (one, mut many);
+        let slices = match chunk(engine) {
+            Some(bytes) => {
+                one = [IoSlice::new(bytes)];
+                &one[..]
+            }
+            None => {
+                many = [IoSlice::new(&[]); SLICES];
+                let count = chunks(engine, &mut many);
+                &many[..count]
+            }
+        };
+        let (count, wanted): (usize, usize) = (slices.len(), slices.iter().map(|slice| slice.len()).sum());
+        if wanted == 0 {
             return Ok(());
         }
-        let wanted: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-        let written = match socket.try_write(&slices[..count], sealing) {
+        let written = match socket.try_write(slices, sealing) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
