@@ -2,13 +2,23 @@
 
 use super::session::Active;
 
-/// Small sets are kept up to this number: as many as are active at once in a busy turn.
+/// Small sets are kept up to this number.
 const SMALL_KEPT: usize = 256;
 /// What a small set may hold, in bytes.
 const SMALL_CAPACITY: usize = 16 * 1024;
+/// The smallest, which clients need that ask for a small value at a time, are kept up to this number: as many as are active at once in
+/// the turns of a worker with a thousand busy clients, or more. To make one, and let it go again, takes as long as its request.
+const TINY_KEPT: usize = 2048;
+const TINY_CAPACITY: usize = 2 * 1024;
 /// Sets that grew for large values: few, and until the next sweep only, so that the memory of a burst comes back.
 const GROWN_KEPT: usize = 4;
 const GROWN_CAPACITY: usize = 2 * 1024 * 1024;
+
+/// How many small sets there may be besides one of this capacity.
+#[inline]
+fn kept(capacity: usize) -> usize {
+    if capacity <= TINY_CAPACITY { TINY_KEPT } else { SMALL_KEPT }
+}
 
 /// Boxed, because that is how a session holds them: taking one moves a pointer.
 #[derive(Default)]
@@ -44,7 +54,7 @@ impl Pool {
     pub fn give(&mut self, mut active: Box<Active>) {
         debug_assert!(active.is_at_rest());
         match active.capacity() {
-            capacity if capacity <= SMALL_CAPACITY && self.small.len() < SMALL_KEPT => self.small.push(active),
+            capacity if capacity <= SMALL_CAPACITY && self.small.len() < kept(capacity) => self.small.push(active),
             capacity if capacity > SMALL_CAPACITY && capacity <= GROWN_CAPACITY && self.grown.len() < GROWN_KEPT => {
                 self.grown.push(active)
             }
@@ -73,7 +83,7 @@ mod tests {
     }
 
     /// How many small sets it keeps, and how many bytes it keeps in all.
-    fn kept(pool: &mut Pool) -> (usize, usize) {
+    fn held(pool: &mut Pool) -> (usize, usize) {
         let bytes = pool.small.iter_mut().chain(&mut pool.grown).map(|active| active.capacity()).sum();
         (pool.small.len(), bytes)
     }
@@ -81,9 +91,16 @@ mod tests {
     #[test]
     fn the_memory_of_a_burst_comes_back_under_small_traffic() {
         let mut pool = Pool::default();
-        (0..1000).for_each(|_| pool.give(sized(1024)));
+        (0..10_000).for_each(|_| pool.give(sized(TINY_CAPACITY)));
+        (0..1000).for_each(|_| pool.give(sized(SMALL_CAPACITY)));
         (0..10).for_each(|_| pool.give(sized(1024 * 1024)));
-        assert_eq!(kept(&mut pool), (256, 256 * 1024 + 4 * 1024 * 1024), "a burst leaves this much at most");
+        assert_eq!(held(&mut pool), (2048, (4 + 4) * 1024 * 1024), "a burst of small values leaves this much at most");
+        let mut pool = Pool::default();
+        (0..1000).for_each(|_| pool.give(sized(SMALL_CAPACITY)));
+        (0..10_000).for_each(|_| pool.give(sized(TINY_CAPACITY)));
+        assert_eq!(held(&mut pool), (2048, (4 + 3) * 1024 * 1024 + 512 * 1024), "or this much");
+        let mut pool = Pool::default();
+        (0..256).for_each(|_| pool.give(sized(1024)));
         let mut seen = Vec::new();
         for _second in 0..10 {
             for _turn in 0..100 {
@@ -92,10 +109,10 @@ mod tests {
                 taken.into_iter().for_each(|active| pool.give(active));
             }
             pool.sweep();
-            seen.push(kept(&mut pool).0);
+            seen.push(held(&mut pool).0);
         }
         assert_eq!(seen, [256, 129, 66, 34, 18, 10, 6, 4, 3, 3]);
-        assert_eq!(kept(&mut pool), (3, 3 * 1024));
+        assert_eq!(held(&mut pool), (3, 3 * 1024));
     }
 
     #[test]
@@ -108,6 +125,6 @@ mod tests {
             pool.give(taken);
         }
         pool.give(sized(GROWN_CAPACITY + 1));
-        assert_eq!(kept(&mut pool), (0, 1024 * 1024), "what is larger than any kept one is let go at once");
+        assert_eq!(held(&mut pool), (0, 1024 * 1024), "what is larger than any kept one is let go at once");
     }
 }
