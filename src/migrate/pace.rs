@@ -15,18 +15,30 @@ pub struct Throttle {
     pub bytes: u64,
     /// The share of its time that a source may spend on moving, 0 to 1.
     pub duty: f64,
+    /// Keys that the servers move in one job of their own, at most, unless a single slot has more.
+    #[serde(default = "job_keys")]
+    pub job: u64,
+    /// The rest between two such jobs.
+    #[serde(default)]
+    pub rest: Duration,
+}
+
+/// A job takes a fifth of a second beside its keys, and when it is over its source drops them all at once.
+fn job_keys() -> u64 {
+    20_000
 }
 
 impl Default for Throttle {
     fn default() -> Throttle {
-        Throttle { block: Duration::from_millis(3), keys: 1000, bytes: 1 << 20, duty: 0.9 }
+        Throttle { block: Duration::from_millis(3), keys: 1000, bytes: 1 << 20, duty: 0.9, job: job_keys(), rest: Duration::ZERO }
     }
 }
 
 impl std::fmt::Display for Throttle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Throttle { block, keys, bytes, duty } = self;
-        write!(f, "block {block:?}, {keys} keys, {bytes} bytes, duty {:.0}%", duty * 100.0)
+        let Throttle { block, keys, bytes, duty, job, rest } = self;
+        let duty = duty * 100.0;
+        write!(f, "block {block:?}, {keys} keys, {bytes} bytes, duty {duty:.0}%; atomic jobs of {job} keys, rest {rest:?}")
     }
 }
 

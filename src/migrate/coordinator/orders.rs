@@ -35,6 +35,8 @@ pub struct ThrottleChange {
     pub bytes: Option<u64>,
     /// 0 to 1.
     pub duty: Option<f64>,
+    pub job: Option<u64>,
+    pub rest: Option<Duration>,
 }
 
 impl ThrottleChange {
@@ -44,6 +46,8 @@ impl ThrottleChange {
             keys: self.keys.unwrap_or(throttle.keys),
             bytes: self.bytes.unwrap_or(throttle.bytes),
             duty: self.duty.unwrap_or(throttle.duty),
+            job: self.job.unwrap_or(throttle.job),
+            rest: self.rest.unwrap_or(throttle.rest),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::announce::Opinion;
 use super::attend::{Unwanted, Watch};
+use super::cut::{Job, next_job, try_again};
 use super::halt::{End, Halt};
 use super::jobs::{Entry, entries};
 use super::look::owner_in;
@@ -24,25 +25,12 @@ use crate::migrate::recovery::Trouble;
 /// Between looks at a job.
 const POLL: Duration = Duration::from_millis(10);
 
-/// So often a job of one size may fail before smaller ones are tried, and those before the servers are given up.
-const FAILURES_MAX: u32 = 3;
-
 /// The wait behind the first failure; it doubles.
 const FAILURE_WAIT: Duration = Duration::from_millis(200);
 
 /// So long the other masters may take to hear of a hand-over by themselves; then they are told, and after as long again it is a
 /// disagreement.
 const GOSSIP_WAIT: Duration = Duration::from_secs(2);
-
-/// Slots that move together.
-#[derive(Clone)]
-struct Job {
-    slots: Vec<Slot>,
-    keys: u64,
-    failures: u32,
-    /// It is a part of one that failed.
-    halved: bool,
-}
 
 /// How a look at a job found it.
 enum State {
@@ -65,13 +53,14 @@ impl Executor {
         let mut done = Done::default();
         let Some(first) = leg.slots.first() else { return Ok(done) };
         let mut patience = Patience::new();
-        let mut jobs = loop {
-            match self.cut(&leg.slots, tell).await {
-                Ok(jobs) => break jobs,
+        let mut left = loop {
+            match self.prepare(&leg.slots, tell).await {
+                Ok(counts) => break leg.slots.iter().copied().zip(counts).collect::<VecDeque<_>>(),
                 Err(trip) => self.bear(*first, trip, &mut patience, orders, tell).await?,
             }
         };
-        while let Some(job) = jobs.pop_front() {
+        let mut again = VecDeque::new();
+        while let Some(job) = again.pop_front().or_else(|| next_job(&mut left, orders.throttle.borrow().job)) {
             if *orders.stop.borrow() {
                 return Err(Halt::Stopped);
             }
@@ -80,12 +69,15 @@ impl Executor {
                 Ok(()) => {
                     done = Done { slots: done.slots + job.slots.len(), keys: done.keys + job.keys, bytes: 0 };
                     tell(Event::JobDone { slots, keys: job.keys, took: began.elapsed() });
+                    if !left.is_empty() || !again.is_empty() {
+                        rest(orders).await;
+                    }
                 }
                 Err(reason) => {
                     let failures = job.failures + 1;
                     tell(Event::JobFailed { slots: slots.clone(), failures, reason: reason.clone() });
-                    let again = try_again(job).ok_or(Halt::AtomicFailed { slots, why: reason })?;
-                    again.into_iter().rev().for_each(|job| jobs.push_front(job));
+                    let smaller = try_again(job).ok_or(Halt::AtomicFailed { slots, why: reason })?;
+                    smaller.into_iter().rev().for_each(|job| again.push_front(job));
                     sleep(FAILURE_WAIT * 2u32.pow(failures)).await;
                 }
             }
@@ -107,23 +99,11 @@ impl Executor {
         patience.wait(slot, trip, &self.limits, &orders.stop, tell).await
     }
 
-    /// Groups the slots into jobs by their keys.
-    async fn cut(&mut self, slots: &[Slot], tell: Listener<'_>) -> Result<VecDeque<Job>, Trip> {
+    /// Sees to it that the target has what it needs. Answers how many keys each slot has.
+    async fn prepare(&mut self, slots: &[Slot], tell: Listener<'_>) -> Result<Vec<u64>, Trip> {
         self.nodes.connect(tell).await?;
         self.nodes.copy_libraries(tell).await?;
-        let keys_max = self.limits.job_keys;
-        let counts = count_keys(self.end(End::Source)?, slots, End::Source).await?;
-        let mut jobs: VecDeque<Job> = VecDeque::new();
-        for (slot, keys) in slots.iter().zip(counts) {
-            match jobs.back_mut().filter(|job| job.keys + keys <= keys_max) {
-                Some(job) => {
-                    job.slots.push(*slot);
-                    job.keys += keys;
-                }
-                None => jobs.push_back(Job { slots: vec![*slot], keys, failures: 0, halved: false }),
-            }
-        }
-        Ok(jobs)
+        count_keys(self.end(End::Source)?, slots, End::Source).await
     }
 
     /// Carries a job out. The inner error: it failed, and the source has everything.
@@ -299,18 +279,15 @@ fn ours(source: &std::collections::BTreeSet<Arc<str>>, target: &std::collections
     source.contains(id) || target.contains(id)
 }
 
-/// What is tried behind a failure: the same, then its halves, then nothing.
-fn try_again(job: Job) -> Option<Vec<Job>> {
-    let failures = job.failures + 1;
-    if failures < FAILURES_MAX {
-        return Some(vec![Job { failures, ..job }]);
+/// Between two jobs. A new throttle ends it, and an order to stop.
+async fn rest(orders: &Orders) {
+    let (mut throttle, mut stop) = (orders.throttle.clone(), orders.stop.clone());
+    let time = throttle.borrow_and_update().rest;
+    tokio::select! {
+        () = sleep(time) => {}
+        _ = throttle.changed() => {}
+        _ = stop.wait_for(|stop| *stop) => {}
     }
-    if job.halved || job.slots.len() < 2 {
-        return None;
-    }
-    let (one, other) = job.slots.split_at(job.slots.len() / 2);
-    let half = |slots: &[Slot]| Job { slots: slots.to_vec(), keys: job.keys / 2, failures: 0, halved: true };
-    Some(vec![half(one), half(other)])
 }
 
 fn suspicion(job: &Job, last: Option<&Entry>) -> Result<(), Halt> {
@@ -365,21 +342,4 @@ pub(super) async fn count_keys(node: &mut Node, slots: &[Slot], end: End) -> Res
         }
     }
     Ok(counts)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_make_smaller_jobs_and_then_an_end() {
-        let slots = (0..5).filter_map(Slot::new).collect();
-        let mut jobs = vec![Job { slots, keys: 100, failures: 0, halved: false }];
-        let mut sizes = Vec::new();
-        while let Some(again) = try_again(jobs.remove(0)) {
-            sizes.push(again.iter().map(|job| job.slots.len()).collect::<Vec<_>>());
-            jobs = again;
-        }
-        assert_eq!(sizes, [vec![5], vec![5], vec![2, 3], vec![2], vec![2]]);
-    }
 }

@@ -6,13 +6,14 @@
 //! - `look` — what both ends show of a slot
 //! - `classic` — a slot at a time, by SETSLOT and MIGRATE; `passage` — what is known of it; `drain` — its keys, `settle` — those that both ends
 //!   may have
-//! - `atomic` — many slots at a time, by the servers themselves; `jobs`, `attend` — what they do
+//! - `atomic` — many slots at a time, by the servers themselves; `cut` — how many; `jobs`, `attend` — what they do
 //! - `announce` — the other masters; `libraries` — functions
 
 mod announce;
 mod atomic;
 mod attend;
 mod classic;
+mod cut;
 mod drain;
 mod fence;
 mod guard;
@@ -209,13 +210,11 @@ pub struct Limits {
     pub patience: Duration,
     /// Until a reason to stop for an operator is believed: while news spreads, nodes may differ for a moment.
     pub doubt: Duration,
-    /// Keys in one atomic job, at most, unless a single slot has more.
-    pub job_keys: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { patience: Duration::from_secs(60), doubt: Duration::from_secs(2), job_keys: 20_000 }
+        Limits { patience: Duration::from_secs(60), doubt: Duration::from_secs(2) }
     }
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use keyway::migrate::execute::{Event, Halt, Limits, Mode};
 
 use super::mover::{Mover, slots};
-use super::oracle::{Oracle, assert_whole};
+use super::oracle::{FIXED, Oracle, assert_whole};
 use crate::harness::cluster::{ClusterOptions, tags_in};
 use crate::harness::{Cluster, Proxy, Reply, Server, wait_until};
 
-const IMPATIENT: Limits = Limits { patience: Duration::from_secs(2), doubt: Duration::from_millis(300), job_keys: 20_000 };
+const IMPATIENT: Limits = Limits { patience: Duration::from_secs(2), doubt: Duration::from_millis(300) };
 
 /// The last line of a member's log of jobs.
 fn last_job(cluster: &Cluster, member: usize) -> String {
@@ -68,8 +68,31 @@ fn jobs_that_stand_still() {
         let info = source.call(&["INFO", "persistence"]).text();
         if info.contains("rdb_bgsave_in_progress:0") { Ok(()) } else { Err(info) }
     });
-    let (done, events) = Mover::new(&cluster, None).run(&leg);
+    let mut mover = Mover::new(&cluster, None);
+    let (done, events) = mover.run(&leg);
     assert_eq!(done.map(|done| done.slots), Ok(4), "{events:#?}");
+    // And back, in jobs of two slots each, with a rest that nobody would wait for; another throttle ends it.
+    let throttle = mover.throttle.clone();
+    throttle.send_modify(|throttle| (throttle.job, throttle.rest) = (2 * FIXED as u64, Duration::from_secs(3600)));
+    let back = mover.leg(&cluster, 1, 0, slots(0..4), Mode::Atomic);
+    let (done, events) = std::thread::scope(|threads| {
+        let (rests, resting) = std::sync::mpsc::channel();
+        threads.spawn(move || {
+            resting.recv().expect("a job ends");
+            // It may lie down a moment later; when it is through nobody listens.
+            while throttle.receiver_count() > 0 {
+                throttle.send_modify(|throttle| throttle.rest = Duration::ZERO);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        mover.run_with(&back, |event| {
+            if matches!(event, Event::JobDone { .. }) {
+                rests.send(()).expect("the other thread waits");
+            }
+        })
+    });
+    assert_eq!(done.map(|done| done.slots), Ok(4), "{events:#?}");
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::JobDone { .. })).count(), 2, "{events:#?}");
     oracle.check_fixed();
     assert_whole(&cluster);
 }

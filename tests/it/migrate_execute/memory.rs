@@ -13,7 +13,7 @@ use crate::harness::cluster::{ClusterOptions, tags_in};
 use crate::harness::{Client, Cluster, Proxy, Reply, Server};
 
 /// Its halt is asserted before long.
-const IMPATIENT: Limits = Limits { patience: Duration::from_secs(30), doubt: Duration::from_millis(300), job_keys: 20_000 };
+const IMPATIENT: Limits = Limits { patience: Duration::from_secs(30), doubt: Duration::from_millis(300) };
 
 fn mover(cluster: &Cluster) -> Mover {
     let mover = Mover::with_limits(cluster, None, IMPATIENT);

@@ -16,7 +16,7 @@ use crate::harness::{Client, Cluster, PATIENCE, Proxy, Reply, Server};
 const USER: Option<(&str, &str)> = Some(("mover", "secret"));
 
 /// Its halt is asserted before long.
-const IMPATIENT: Limits = Limits { patience: Duration::from_secs(2), doubt: Duration::from_millis(300), job_keys: 20_000 };
+const IMPATIENT: Limits = Limits { patience: Duration::from_secs(2), doubt: Duration::from_millis(300) };
 
 struct World {
     cluster: Cluster,

@@ -75,10 +75,11 @@ pub(in crate::admin::commands) static ROLLBACK: Definition = Definition {
 
 pub(in crate::admin::commands) static THROTTLE: Definition = Definition {
     name: "PROXY MIGRATE THROTTLE",
-    syntax: "PROXY MIGRATE THROTTLE plan [BLOCK time] [KEYS n] [BYTES size] [DUTY pct] [JSON]",
+    syntax: "PROXY MIGRATE THROTTLE plan [BLOCK time] [KEYS n] [BYTES size] [DUTY pct] [JOB n] [REST time] [JSON]",
     summary: "Make a plan gentler or faster",
-    help: "For moves of mode classic: how long one MIGRATE may block its source (3ms; small keys that gain little by it go in shorter ones), the most keys (1000) and bytes (1mb) in one, and the \
-           share of its time that a source spends on it (90). What is not named stays.",
+    help: "Mode classic: how long one MIGRATE may block its source (3ms; small keys that gain little by it go in shorter ones), the most keys (1000) and bytes (1mb) in one, and the share of its time \
+           that a source spends on it (90). Mode atomic: the most keys in one job (20000), from the next one on, and the rest between two jobs (0); \
+           what a job does in its own time no server lets us slow. What is not named stays.",
     since: "0.1.0",
     role: Role::Operator,
     parse: |arguments| {
@@ -129,8 +130,14 @@ fn throttle(settings: &[&[u8]]) -> Result<ThrottleChange, Wrong> {
             let percent =
                 value.strip_suffix('%').unwrap_or(&value).parse::<f64>().ok().filter(|percent| (1.0..=100.0).contains(percent));
             change.duty = Some(percent.ok_or_else(|| wrong("a share from 1 to 100 percent"))? / 100.0);
+        } else if name.eq_ignore_ascii_case(b"JOB") {
+            let keys = value.parse().ok().filter(|keys| (1..=100_000_000).contains(keys));
+            change.job = Some(keys.ok_or_else(|| wrong("a number of keys from 1 to 100000000"))?);
+        } else if name.eq_ignore_ascii_case(b"REST") {
+            let rest = parse_duration(&value).filter(|rest| *rest <= Duration::from_secs(3600));
+            change.rest = Some(rest.ok_or_else(|| wrong("a time from 0 to 1h"))?);
         } else {
-            return Err(Wrong::Value { expected: "BLOCK, KEYS, BYTES or DUTY", found: shown(name) });
+            return Err(Wrong::Value { expected: "BLOCK, KEYS, BYTES, DUTY, JOB or REST", found: shown(name) });
         }
     }
     if pairs.remainder().is_empty() { Ok(change) } else { Err(Wrong::Count) }
@@ -147,11 +154,17 @@ mod tests {
             throttle(&words)
         };
         assert_eq!(parsed(""), Ok(ThrottleChange::default()));
-        let change = parsed("block 5ms KEYS 10 bytes 64kb DUTY 25%").expect("all four");
-        let expected =
-            ThrottleChange { block: Some(Duration::from_millis(5)), keys: Some(10), bytes: Some(65_536), duty: Some(0.25) };
+        let change = parsed("block 5ms KEYS 10 bytes 64kb DUTY 25% Job 5000 REST 2s").expect("all six");
+        let expected = ThrottleChange {
+            block: Some(Duration::from_millis(5)),
+            keys: Some(10),
+            bytes: Some(65_536),
+            duty: Some(0.25),
+            job: Some(5000),
+            rest: Some(Duration::from_secs(2)),
+        };
         assert_eq!(change, expected);
-        for wrong in ["BLOCK", "BLOCK 0", "BLOCK 11s", "KEYS 0", "BYTES 0", "DUTY 0", "DUTY 101", "SPEED 1"] {
+        for wrong in ["BLOCK", "BLOCK 0", "BLOCK 11s", "KEYS 0", "BYTES 0", "DUTY 0", "DUTY 101", "JOB 0", "REST 2h", "SPEED 1"] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }
