@@ -34,6 +34,7 @@ pub(super) static COMMANDS: &[&Definition] = &[
     &proxy::INFO,
     &migrate::ABORT,
     &migrate::ADOPT,
+    &migrate::FORGET,
     &migrate::LIST,
     &migrate::LOG,
     &migrate::PAUSE,

@@ -1,6 +1,7 @@
 //! The coordinator of one instance: what operators ask of plans, and the task that drives them.
 
 mod driver;
+mod forget;
 mod freed;
 mod held;
 mod look;

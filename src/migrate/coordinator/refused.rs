@@ -46,6 +46,11 @@ pub enum Refused {
     #[error("STOPPED plan {plan}: {order} was obeyed, and the plan is {state} now: {reason}")]
     Stopped { plan: String, order: &'static str, state: &'static str, reason: String },
     #[error(
+        "WRONGSTATE plan {plan}: expected one that has ended or was not begun, found one that is {state}: PROXY MIGRATE ABORT {plan}, or wait \
+         for the end of its observation"
+    )]
+    NotOver { plan: String, state: &'static str },
+    #[error(
         "UNREPAIRABLE {slots} slots stand open and cannot be finished; slot {slot}: {why}. PROXY MIGRATE REPAIR DRYRUN shows all"
     )]
     Unrepairable { slots: usize, slot: String, why: String },

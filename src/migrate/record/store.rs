@@ -36,7 +36,10 @@ pub enum NoRecord {
     Unknown(String),
     #[error("NOPLAN expected an id that means one plan, found '{name}', which means {first} and {second}")]
     Several { name: String, first: String, second: String },
-    #[error("NORECORD the record of plan {id} is not what was expected: {found}")]
+    #[error(
+        "NORECORD the record of plan {id} is not what was expected: {found}; another version of Keyway may have written it, and can read it, or \
+         PROXY MIGRATE FORGET {id} drops it"
+    )]
     Damaged { id: String, found: String },
     #[error("BUSY {0} orders wait for the plan's driver: expected it to take them up")]
     TooManyOrders(usize),
@@ -130,14 +133,36 @@ impl Store {
 
     /// The plan that a name means: its id or the beginning of it.
     pub async fn find(&mut self, name: &str) -> Result<Loaded, NoRecord> {
+        let place = self.place(name).await?;
+        self.load(&place).await?.ok_or(NoRecord::Unknown(place.id))
+    }
+
+    /// Where the plan that a name means is kept, as the index knows.
+    pub async fn place(&mut self, name: &str) -> Result<Place, NoRecord> {
         let shown = || name.escape_debug().take(64).collect::<String>();
-        let index = self.index().await?;
-        let found: Vec<&Place> = index.places.iter().filter(|place| !name.is_empty() && place.id.starts_with(name)).collect();
-        match found[..] {
-            [place] => self.load(place).await?.ok_or_else(|| NoRecord::Unknown(shown())),
+        let mut places = self.index().await?.places;
+        places.retain(|place| !name.is_empty() && place.id.starts_with(name));
+        match &places[..] {
+            [place] => Ok(place.clone()),
             [] => Err(NoRecord::Unknown(shown())),
             [first, second, ..] => Err(NoRecord::Several { name: shown(), first: first.id.clone(), second: second.id.clone() }),
         }
+    }
+
+    /// `<token> <holder>` of whoever drives a plan, however little of the rest can be read.
+    pub async fn holder(&mut self, place: &Place) -> Result<Option<String>, NoRecord> {
+        let key = place.key("lease");
+        let held = text(&self.call(&key, &["GET", &key]).await?);
+        Ok(Some(held).filter(|held| !held.is_empty()))
+    }
+
+    /// Forgets a plan and all that is written down of it.
+    pub async fn drop(&mut self, place: &Place) -> Result<(), NoRecord> {
+        let keys = ["plan", "lease", "log", "orders", "wanted"].map(|kind| place.key(kind));
+        let [plan, lease, log, orders, wanted] = &keys;
+        self.call(plan, &["DEL", plan, lease, log, orders, wanted]).await?;
+        self.unclaim(&place.id).await?;
+        self.forget(place).await
     }
 
     /// All plans that can be read, the latest first. What the index names and nobody knows any more is dropped from it; of what cannot be

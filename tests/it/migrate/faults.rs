@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::deaths::rule;
 use super::runs::{SETTINGS, log, plan, start, state, status};
-use super::troubles::{gates_open, is_marked, wait_for_state};
+use super::troubles::{INDEX, at, gates_open, is_marked, wait_for_state};
 use super::ways_in::finish;
 use super::{WATCHER, answer, json, refused, watcher};
 use crate::harness::cluster::{ClusterOptions, tags_in};
@@ -276,6 +276,29 @@ fn an_order_too_many(world: &World, slot: u16) {
     assert_whole(&world.cluster);
 }
 
+/// A record that no version understands is of the plan that holds slots: no other can begin until an operator drops it.
+fn a_record_that_nobody_reads(world: &World) {
+    let mut admin = world.admin();
+    let id =
+        plan(&mut admin, &format!("MOVE 20 FROM {} TO {} OBSERVE 0", world.cluster.member(0).id, world.cluster.member(1).id));
+    let strange = "{keyway:2}:plan:ffffffff";
+    at(&world.cluster, strange).call(&["HSET", strange, "plan", "?", "progress", "?", "version", "1"]);
+    at(&world.cluster, INDEX).call(&["HSET", INDEX, "ffffffff", "2", "active", "ffffffff"]);
+    refused(&mut admin, &format!("PROXY MIGRATE START {id}"), "PROXY MIGRATE FORGET ffffffff");
+    refused(&mut admin, "PROXY MIGRATE ADOPT", "PROXY MIGRATE FORGET ffffffff");
+    let lease = "{keyway:2}:lease:ffffffff";
+    at(&world.cluster, lease).call(&["SET", lease, "99 somebody"]);
+    refused(&mut admin, "PROXY MIGRATE FORGET ffff", "BUSY");
+    at(&world.cluster, lease).call(&["DEL", lease]);
+    assert_eq!(json(&mut admin, "PROXY MIGRATE FORGET ffff")["forgotten"], "ffffffff");
+    assert_eq!(at(&world.cluster, strange).call(&["EXISTS", strange]), Reply::Integer(0));
+    start(&mut admin, &id);
+    finish(&mut admin, &id);
+    // One that has ended can go, too.
+    assert_eq!(json(&mut admin, &format!("PROXY MIGRATE FORGET {id}"))["forgotten"], id.as_str());
+    refused(&mut admin, &format!("PROXY MIGRATE STATUS {id}"), "NOPLAN");
+}
+
 /// Marks of one slot that contradict each other are nobody's to finish.
 fn marks_that_contradict(world: &World, slot: u16) {
     let slot_text = slot.to_string();
@@ -312,6 +335,7 @@ fn faults(server: Server) {
     if server == Server::Redis70 {
         // What the driver alone sees is the same everywhere.
         marks_that_contradict(&world, 10);
+        a_record_that_nobody_reads(&world);
         partitions(&world);
         an_order_too_many(&world, 3);
         aborted_without_the_target(&mut world, 4);

@@ -11,12 +11,12 @@ use crate::harness::cluster::{ClusterOptions, slot_of, tags_in};
 use crate::harness::{Client, Cluster, Proxy, Server, wait_until};
 use crate::migrate_execute::oracle::{Oracle, assert_whole};
 
-const INDEX: &str = "{keyway}:plans";
+pub(super) const INDEX: &str = "{keyway}:plans";
 const SLOW: &str = "KEYS 1 DUTY 5";
 const FAST: &str = "KEYS 1000 DUTY 90";
 
 /// A connection to whoever serves a key.
-fn at(cluster: &Cluster, key: &str) -> Client {
+pub(super) fn at(cluster: &Cluster, key: &str) -> Client {
     let view = cluster.view();
     Client::connect(view.iter().find(|node| node.owns(slot_of(key))).expect("all slots are served").port)
 }

@@ -10,4 +10,4 @@ mod show;
 pub(super) use look::{LIST, LOG, STATUS};
 pub(super) use orders::{ABORT, PAUSE, RESUME, ROLLBACK, START, THROTTLE};
 pub(super) use plan::{DRAIN, FILL, MOVE, REBALANCE};
-pub(super) use repair::{ADOPT, REPAIR, VERIFY};
+pub(super) use repair::{ADOPT, FORGET, REPAIR, VERIFY};

@@ -1,4 +1,4 @@
-//! PROXY MIGRATE VERIFY, REPAIR and ADOPT.
+//! PROXY MIGRATE VERIFY, REPAIR, ADOPT and FORGET.
 
 use super::show;
 use crate::admin::commands::check::report;
@@ -78,6 +78,33 @@ pub(in crate::admin::commands) static ADOPT: Definition = Definition {
             }
         })),
         _ => Err(Wrong::Count),
+    },
+};
+
+pub(in crate::admin::commands) static FORGET: Definition = Definition {
+    name: "PROXY MIGRATE FORGET",
+    syntax: "PROXY MIGRATE FORGET plan [JSON]",
+    summary: "Drop the record of a plan that has ended, or that nobody can read",
+    help: "No slot moves, and what has moved stays where it is; it cannot be rolled back any more. Not while the plan is driven or may hold slots. \
+           A record that cannot be read stands in the way of all plans if it was the one that held slots: PROXY MIGRATE REPAIR DRYRUN then shows \
+           what it has left open.",
+    since: "0.1.0",
+    role: Role::Operator,
+    parse: |arguments| {
+        let [name] = arguments else { return Err(Wrong::Count) };
+        let name = shown(name);
+        Ok(Handler::later(move |state| {
+            let migrations = state.migrations.clone();
+            async move {
+                match migrations.forget(&name).await {
+                    Ok(id) => {
+                        let lines = vec![format!("forgotten  {id}"), "next       PROXY MIGRATE REPAIR DRYRUN".to_owned()];
+                        Reply::Report(Report { lines, value: serde_json::json!({"forgotten": id}) })
+                    }
+                    Err(refused) => Reply::Error(refused.to_string()),
+                }
+            }
+        }))
     },
 };
 
