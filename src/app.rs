@@ -26,8 +26,8 @@ use crate::{
     engine::{Auth, CrossSlot, Face, Identity, Registry, Scripts, Settings},
     migrate::{self, Coordinator, record::Timing},
     net::{
-        Accepted, Arrival, BindError, Clock, Entry, Gate, Handshakes, Listener, NodesTls, Shared, ToOperators, ToWorker,
-        WorkerConfig, WorkerHandle, give_back_for_ever,
+        Accepted, Arrival, BindError, Clock, Entry, Gate, Handshakes, Listener, NodesTls, Owner, Shared, ToOperators, ToWorker,
+        UnixSocket, WorkerConfig, WorkerHandle, give_back_for_ever, user_id,
     },
     report::{self, Sources},
     resp,
@@ -120,6 +120,7 @@ impl App {
     /// Opens the listeners first: a port that is taken is an error before anything has started.
     pub async fn build(config: Config) -> Result<App, AppError> {
         let secured = Secured::load(&config)?;
+        let socket = unix_socket(&config);
         let mut listeners = Vec::new();
         let (proxy, entry) = (&config.proxy, &secured.clients);
         for (addresses, face, entry) in [
@@ -131,7 +132,7 @@ impl App {
             for address in addresses {
                 let listener = match address {
                     ListenAddr::Tcp(address) => Listener::tcp(&address.to_string()).await?,
-                    ListenAddr::Unix(path) => Listener::unix(path.clone())?,
+                    ListenAddr::Unix(path) => Listener::unix(path.clone(), socket.clone())?,
                 };
                 listeners.push((listener, face, entry.clone()));
             }
@@ -501,6 +502,16 @@ fn report_limits(config: &Config) -> report::Limits {
     }
 }
 
+/// `mistakes` has said before what is wrong with the names, if anything is.
+fn unix_socket(config: &Config) -> UnixSocket {
+    let users = config.auth.unix_users.iter();
+    UnixSocket {
+        mode: config.proxy.unix_mode,
+        owner: config.proxy.unix_owner.as_deref().and_then(|owner| Owner::resolve(owner).ok()).unwrap_or_default(),
+        users: users.filter_map(|rule| Some((user_id(&rule.owner).ok()?, rule.user.clone()))).collect(),
+    }
+}
+
 fn gate(config: &Config) -> Gate {
     let proxy = &config.proxy;
     Gate { allow: proxy.allow_from.clone(), deny: proxy.deny_from.clone(), forwarders: proxy.proxy_protocol_from.clone() }
@@ -527,7 +538,7 @@ fn accounts(config: &Config) -> Accounts {
         let secret = match user.entrance {
             Entrance::NoPass => Secret::NoPass,
             Entrance::Password(hash) => Secret::Sha256(hash),
-            Entrance::Certificate => Secret::Certificate,
+            Entrance::NoLogin => Secret::NoLogin,
         };
         (user.name.clone(), secret)
     }))
@@ -543,6 +554,14 @@ fn policy(config: &Config) -> Policy {
 pub fn mistakes(resolved: &Resolved) -> Vec<Mistake> {
     let commands = &resolved.config.commands;
     let mut mistakes = secured::mistakes(resolved);
+    if let Some(Err(found)) = resolved.config.proxy.unix_owner.as_deref().map(Owner::resolve) {
+        mistakes.push(resolved.mistake("proxy.unix_owner", format!("expected user, user:group or :group, found {found}")));
+    }
+    for rule in &resolved.config.auth.unix_users {
+        if let Err(found) = user_id(&rule.owner) {
+            mistakes.push(resolved.mistake("auth.unix_users", format!("expected users of this machine, found {found}")));
+        }
+    }
     for (key, names) in [("commands.allow", &commands.allow), ("commands.deny", &commands.deny)] {
         for name in names {
             let problem = match Rule::parse(name) {

@@ -12,8 +12,8 @@ pub enum Secret {
     NoPass,
     /// The SHA-256 of a password.
     Sha256([u8; 32]),
-    /// Nothing that could be said: who has the certificate is let in without a word.
-    Certificate,
+    /// Nothing that could be said: whose connection shows it is let in without a word.
+    NoLogin,
 }
 
 impl Secret {
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Secret {
         out.write_str(match self {
             Secret::NoPass => "nopass",
             Secret::Sha256(_) => "***",
-            Secret::Certificate => "certificate",
+            Secret::NoLogin => "nologin",
         })
     }
 }
@@ -56,8 +56,8 @@ impl Accounts {
         self.0.is_empty() || self.0.iter().any(|(name, secret)| **name == *b"default" && *secret == Secret::NoPass)
     }
 
-    /// The first of these names, which a client's certificate holds, that is a user's.
-    pub fn certified(&self, names: &[String]) -> Option<Arc<[u8]>> {
+    /// The first of these names, which a client's connection shows, that is a user's.
+    pub fn shown(&self, names: &[String]) -> Option<Arc<[u8]>> {
         let known = |name: &String| self.0.iter().find(|(user, _)| **user == *name.as_bytes());
         names.iter().find_map(known).map(|(user, _)| user.clone())
     }
@@ -73,7 +73,7 @@ impl Accounts {
         let right = self.0.iter().fold(Choice::from(0), |right, (name, secret)| match secret {
             Secret::NoPass => right | Choice::from(u8::from(**name == *wanted)),
             Secret::Sha256(known) => right | (known.ct_eq(&digest) & Choice::from(u8::from(**name == *wanted))),
-            Secret::Certificate => right,
+            Secret::NoLogin => right,
         });
         if right.into() { Entrance::As(wanted.into()) } else { Entrance::Wrong }
     }
@@ -119,15 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_says_it_without_words() {
-        let users = [("app", Secret::Certificate), ("other", sha("one"))];
+    fn a_connection_says_it_without_words() {
+        let users = [("app", Secret::NoLogin), ("other", sha("one"))];
         check(&users, Some("app"), "", Entrance::Wrong);
-        check(&users, Some("app"), "certificate", Entrance::Wrong);
+        check(&users, Some("app"), "nologin", Entrance::Wrong);
         let accounts = Accounts::new(users.map(|(name, secret)| (name.to_owned(), secret)));
-        let certified = |names: &[&str]| accounts.certified(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        assert_eq!(certified(&["nobody", "other", "app"]).as_deref(), Some(&b"other"[..]));
-        assert_eq!(certified(&["app"]).as_deref(), Some(&b"app"[..]));
-        assert_eq!(certified(&["APP", ""]), None);
+        let shown = |names: &[&str]| accounts.shown(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(shown(&["nobody", "other", "app"]).as_deref(), Some(&b"other"[..]));
+        assert_eq!(shown(&["app"]).as_deref(), Some(&b"app"[..]));
+        assert_eq!(shown(&["APP", ""]), None);
         assert!(!accounts.default_is_open());
     }
 

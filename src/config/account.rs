@@ -20,8 +20,8 @@ pub enum Entrance {
     NoPass,
     /// A password with this SHA-256.
     Password([u8; 32]),
-    /// A certificate of the client's, and nothing that could be said.
-    Certificate,
+    /// What the connection itself shows (a certificate, a user of this machine), and nothing that could be said.
+    NoLogin,
 }
 
 /// What `admin.users` holds: a name, what it may do, and what lets it in.
@@ -33,21 +33,45 @@ pub struct OperatorRule {
     pub password_sha256: Option<[u8; 32]>,
 }
 
+/// What `auth.unix_users` holds: a user of this machine, by name or number, and the user of `auth.users` that its processes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixUserRule {
+    pub owner: String,
+    pub user: String,
+}
+
+impl UnixUserRule {
+    /// Reads `owner=user`. The error ends the sentence "found ..., which ...".
+    pub fn parse(text: &str) -> Result<UnixUserRule, &'static str> {
+        let (owner, user) = text.split_once('=').ok_or("which has no `=`")?;
+        match [owner.trim(), user.trim()] {
+            ["", _] | [_, ""] => Err("which names nobody on one side"),
+            [owner, user] => Ok(UnixUserRule { owner: owner.to_owned(), user: user.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for UnixUserRule {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}={}", self.owner, self.user)
+    }
+}
+
 /// The longest name: a limit of ours, for the sake of logs.
 const NAME_LEN_MAX: usize = 256;
 
 impl AccountRule {
-    /// Reads `name:nopass`, `name:certificate` or `name:` and 64 hexadecimal digits. The error ends the sentence "found ..., which ...".
+    /// Reads `name:nopass`, `name:nologin` or `name:` and 64 hexadecimal digits. The error ends the sentence "found ..., which ...".
     pub fn parse(text: &str) -> Result<AccountRule, &'static str> {
         let (name, password) = text.rsplit_once(':').ok_or("which is no name, colon and SHA-256 of a password")?;
         check_name(name)?;
         let entrance = match password {
             "nopass" => Entrance::NoPass,
-            "certificate" => Entrance::Certificate,
+            "nologin" => Entrance::NoLogin,
             digits => {
                 let hash = sha256_of(digits);
                 Entrance::Password(
-                    hash.ok_or("whose password is no SHA-256 in 64 hexadecimal digits, and not nopass or certificate")?,
+                    hash.ok_or("whose password is no SHA-256 in 64 hexadecimal digits, and not nopass or nologin")?,
                 )
             }
         };
@@ -107,7 +131,7 @@ impl fmt::Display for AccountRule {
         match &self.entrance {
             Entrance::NoPass => write_secret(out, None),
             Entrance::Password(hash) => write_secret(out, Some(hash)),
-            Entrance::Certificate => out.write_str("certificate"),
+            Entrance::NoLogin => out.write_str("nologin"),
         }
     }
 }
@@ -138,7 +162,7 @@ impl fmt::Debug for AccountRule {
         let secret = match self.entrance {
             Entrance::NoPass => "nopass",
             Entrance::Password(_) => "***",
-            Entrance::Certificate => "certificate",
+            Entrance::NoLogin => "nologin",
         };
         write!(out, "AccountRule({}:{secret})", self.name)
     }
@@ -155,8 +179,8 @@ mod tests {
         assert_eq!((account.name.as_str(), account.to_string()), ("app", format!("app:{hash}")));
         assert!(!format!("{account:?}").contains("9f86"));
         assert!(AccountRule::parse("default:nopass").is_ok_and(|account| account.entrance == Entrance::NoPass));
-        let certified = AccountRule::parse("spiffe://a/b:certificate").expect("a name and what lets in");
-        assert_eq!((certified.name.as_str(), certified.to_string()), ("spiffe://a/b", "spiffe://a/b:certificate".to_owned()));
+        let shown = AccountRule::parse("spiffe://a/b:nologin").expect("a name and what lets in");
+        assert_eq!((shown.name.as_str(), shown.to_string()), ("spiffe://a/b", "spiffe://a/b:nologin".to_owned()));
         assert_eq!(AccountRule::parse(&format!("a:b:{}", hash.to_uppercase())).map(|account| account.name), Ok("a:b".to_owned()));
         for wrong in ["", "app", ":nopass", "app:", "app:secret", "a b:nopass", &format!("app:{}g", &hash[1..])] {
             assert!(AccountRule::parse(wrong).is_err(), "{wrong}");

@@ -174,7 +174,7 @@ fn tls(config: &Config, refuse: &mut Refuse<'_>) {
     {
         refuse(&["cluster.tls.server_name"], format!("expected a host name or an IP address, found {name:?}"));
     }
-    certificate_users(config, refuse);
+    shown_users(config, refuse);
 }
 
 fn pair(keys: [&'static str; 2], values: [&Option<String>; 2], refuse: &mut Refuse<'_>) {
@@ -185,15 +185,24 @@ fn pair(keys: [&'static str; 2], values: [&Option<String>; 2], refuse: &mut Refu
     }
 }
 
-fn certificate_users(config: &Config, refuse: &mut Refuse<'_>) {
+fn shown_users(config: &Config, refuse: &mut Refuse<'_>) {
     let auth = &config.auth;
-    let certified = auth.users.iter().find(|user| user.entrance == Entrance::Certificate);
+    let silent = auth.users.iter().find(|user| user.entrance == Entrance::NoLogin);
+    if let Some(user) = silent.filter(|_| auth.certificate_user == CertificateUser::Off && auth.unix_users.is_empty()) {
+        let name = &user.name;
+        let problem = format!(
+            "expected auth.certificate_user or auth.unix_users beside {name}:nologin, found neither: nobody could be {name}"
+        );
+        refuse(&["auth.users", "auth.certificate_user", "auth.unix_users"], problem);
+    }
+    if auth.mode == AuthMode::Passthrough && !auth.unix_users.is_empty() {
+        let problem =
+            "expected auth.mode proxy beside auth.unix_users, found passthrough, where a node asks every user for a password";
+        refuse(&["auth.unix_users", "auth.mode"], problem.to_owned());
+    } else if let Some(rule) = auth.unix_users.iter().find(|rule| !auth.users.iter().any(|user| user.name == rule.user)) {
+        refuse(&["auth.unix_users", "auth.users"], format!("expected a user of auth.users, found {}", rule.user));
+    }
     if auth.certificate_user == CertificateUser::Off {
-        if let Some(user) = certified {
-            let problem =
-                format!("expected auth.certificate_user beside {}:certificate, found off: nobody could come in so", user.name);
-            refuse(&["auth.users", "auth.certificate_user"], problem);
-        }
         return;
     }
     if auth.mode == AuthMode::Passthrough {

@@ -108,6 +108,25 @@ pub static KEYS: &[Key] = &[
                   per core.",
     },
     Key {
+        name: "proxy.unix_mode",
+        kind: Kind::Mode { field: |config| &mut config.proxy.unix_mode },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "The mode of the clients' unix sockets; to connect one needs to be allowed to write. Empty leaves what the umask of the \
+                  process makes of it, mostly a socket for the proxy's own user. 0660 with proxy.unix_owner opens it to a group. \
+                  Redis calls it unixsocketperm.",
+    },
+    Key {
+        name: "proxy.unix_owner",
+        kind: Kind::Name { field: |config| &mut config.proxy.unix_owner },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Whose the clients' unix sockets are: user, user:group or :group, by name or number. Empty is the proxy's own. To give \
+                  them to another user needs root, to a group that one is in does not.",
+    },
+    Key {
         name: "proxy.allow_from",
         kind: Kind::Networks { field: |config| &mut config.proxy.allow_from },
         default: "",
@@ -349,8 +368,8 @@ pub static KEYS: &[Key] = &[
         unit: "",
         reload: Reload::Restart,
         meaning: "The users of auth.mode proxy: name:HASH, where HASH is the SHA-256 of the password in hexadecimal digits, as \
-                  printf %s PASSWORD | sha256sum prints it, name:nopass, or name:certificate for who comes in by certificate only \
-                  (auth.certificate_user). A name may stand there several times, with a password each. Clients begin as default, if there is a default:nopass, and must authenticate themselves otherwise.",
+                  printf %s PASSWORD | sha256sum prints it, name:nopass, or name:nologin for who comes in only by what its \
+                  connection shows (auth.certificate_user, auth.unix_users). A name may stand there several times, with a password each. Clients begin as default, if there is a default:nopass, and must authenticate themselves otherwise.",
     },
     Key {
         name: "auth.certificate_user",
@@ -366,6 +385,16 @@ pub static KEYS: &[Key] = &[
                   common name of its subject (cn), or the first of its subject alternative names of a kind (dns, uri as in SPIFFE, \
                   email) that is a user. Who has no such name begins as everybody else. Needs auth.mode proxy and \
                   proxy.tls.auth_clients.",
+    },
+    Key {
+        name: "auth.unix_users",
+        kind: Kind::UnixUsers { field: |config| &mut config.auth.unix_users },
+        default: "",
+        unit: "",
+        reload: Reload::Restart,
+        meaning: "Users of auth.users that clients on unix sockets are from the start, without AUTH, by the user of the machine that their \
+                  process runs as, as the system tells it (SO_PEERCRED): 1000=billing, www-data=shop. Who is not named begins as \
+                  everybody else. Needs auth.mode proxy.",
     },
     Key {
         name: "auth.failures",

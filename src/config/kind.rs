@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::account::{AccountRule, OperatorRule};
+use super::account::{AccountRule, OperatorRule, UnixUserRule};
 use super::address::{AddressRule, HostPort, ListenAddr};
 use super::resolved::Config;
 use super::secret::{HIDDEN, Secret};
@@ -38,6 +38,14 @@ pub enum Kind {
     /// Users of the admin port.
     Operators {
         field: Field<Vec<OperatorRule>>,
+    },
+    /// Users of this machine, and who they are here.
+    UnixUsers {
+        field: Field<Vec<UnixUserRule>>,
+    },
+    /// The mode of a file; `None` is written as the empty text.
+    Mode {
+        field: Field<Option<u32>>,
     },
     /// Names of commands and of their categories.
     Commands {
@@ -95,10 +103,12 @@ impl Kind {
             Self::Hosts { .. } => "host:port, or a list of them".to_owned(),
             Self::Networks { .. } => "an IP address or ADDRESS/BITS, or a list of them".to_owned(),
             Self::AddressMap { .. } => "host:port=host:port or host=host, or a list of them".to_owned(),
-            Self::Accounts { .. } => "name:SHA-256, name:nopass or name:certificate, or a list of them".to_owned(),
+            Self::Accounts { .. } => "name:SHA-256, name:nopass or name:nologin, or a list of them".to_owned(),
             Self::Operators { .. } => {
                 "name:role:SHA-256, name:role:>PASSWORD or name:viewer:nopass, or a list of them".to_owned()
             }
+            Self::UnixUsers { .. } => "USER=NAME, or a list of them".to_owned(),
+            Self::Mode { .. } => "a mode in octal digits, as in 0660".to_owned(),
             Self::Commands { .. } => "a command, command|subcommand or @category, or a list of them".to_owned(),
             Self::Count { range, .. } => format!("a whole number from {} to {}", range.start(), range.end()),
             Self::Size { range, .. } => {
@@ -123,6 +133,14 @@ impl Kind {
             Self::AddressMap { field } => *field(config) = parse_list(value, source, AddressRule::parse)?,
             Self::Accounts { field } => *field(config) = parse_secret_list(value, source, AccountRule::parse)?,
             Self::Operators { field } => *field(config) = parse_secret_list(value, source, OperatorRule::parse)?,
+            Self::UnixUsers { field } => *field(config) = parse_list(value, source, UnixUserRule::parse)?,
+            Self::Mode { field } => {
+                // Not a number: 0660 would be decimal, or no TOML.
+                let digits = text(value).ok_or_else(out_of_range)?;
+                let mode = Some(digits).filter(|digits| !digits.is_empty()).map(|digits| u32::from_str_radix(digits, 8));
+                *field(config) =
+                    mode.transpose().ok().filter(|mode| mode.is_none_or(|mode| mode <= 0o777)).ok_or_else(out_of_range)?;
+            }
             Self::Commands { field } => *field(config) = parse_list(value, source, parse_command)?,
             Self::Count { range, field } => {
                 let count = number(value).and_then(|text| text.parse().ok());
@@ -168,6 +186,8 @@ impl Kind {
             Self::AddressMap { field } => show_list(field(config)),
             Self::Accounts { field } => show_list(field(config)),
             Self::Operators { field } => show_list(field(config)),
+            Self::UnixUsers { field } => show_list(field(config)),
+            Self::Mode { field } => quoted(&field(config).map_or_else(String::new, |mode| format!("{mode:04o}"))),
             Self::Commands { field } => show_list(field(config)),
             Self::Count { field, .. } => field(config).to_string(),
             Self::Size { field, .. } => quoted(&show_size(*field(config))),

@@ -21,7 +21,7 @@ mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use account::{AccountRule, Entrance, OperatorRule};
+pub use account::{AccountRule, Entrance, OperatorRule, UnixUserRule};
 pub use address::{AddressRule, HostPort, ListenAddr};
 pub use inputs::{FileText, Inputs};
 pub use keys::{KEYS, Key, Reload};

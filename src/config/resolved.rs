@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::account::{AccountRule, OperatorRule};
+use super::account::{AccountRule, OperatorRule, UnixUserRule};
 use super::address::{AddressRule, HostPort, ListenAddr};
 use super::keys::KEYS;
 use super::secret::Secret;
@@ -37,6 +37,10 @@ pub struct Proxy {
     pub cluster_listen: Vec<ListenAddr>,
     /// As configured, 0 meaning one per core; see [`Proxy::worker_count`].
     pub workers: usize,
+    /// Of unix sockets; `None`: as the process's umask leaves it.
+    pub unix_mode: Option<u32>,
+    /// `user`, `user:group` or `:group`, by name or number.
+    pub unix_owner: Option<String>,
     /// Empty: from everywhere.
     pub allow_from: Vec<IpNet>,
     pub deny_from: Vec<IpNet>,
@@ -143,6 +147,8 @@ pub struct Auth {
     pub users: Vec<AccountRule>,
     /// `Off` unless the mode is `Proxy` and clients are asked for certificates.
     pub certificate_user: CertificateUser,
+    /// Only where the mode is `Proxy`, and to users of `users`.
+    pub unix_users: Vec<UnixUserRule>,
     /// Wrong passwords from one address in one window; 0 is no limit.
     pub failures: usize,
     pub failures_window: Duration,
@@ -344,6 +350,8 @@ fn blank() -> Config {
             listen: Vec::new(),
             cluster_listen: Vec::new(),
             workers: 0,
+            unix_mode: None,
+            unix_owner: None,
             allow_from: Vec::new(),
             deny_from: Vec::new(),
             proxy_protocol_from: Vec::new(),
@@ -370,6 +378,7 @@ fn blank() -> Config {
             mode: AuthMode::Passthrough,
             users: Vec::new(),
             certificate_user: CertificateUser::Off,
+            unix_users: Vec::new(),
             failures: 0,
             failures_window: Duration::ZERO,
         },

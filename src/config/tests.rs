@@ -223,6 +223,21 @@ fn lists_are_arrays_or_comma_separated() {
 }
 
 #[test]
+fn modes_and_users_of_unix_sockets() {
+    check_mistakes(
+        &inputs("[proxy]\nunix_mode = 0o660\n[auth]\nunix_users = [\"1000\", \"=app\"]\n", &[], &["proxy.unix_mode=0888"]),
+        &[
+            "keyway.toml:2: proxy.unix_mode: expected a mode in octal digits, as in 0660, found the number 432",
+            "keyway.toml:4: auth.unix_users: expected USER=NAME, or a list of them, found \"1000\", which has no `=`",
+            "keyway.toml:4: auth.unix_users: expected USER=NAME, or a list of them, found \"=app\", which names nobody on one side",
+            "--set proxy.unix_mode: expected a mode in octal digits, as in 0660, found \"0888\"",
+        ],
+    );
+    let config = resolve(&inputs("", &[], &["proxy.unix_mode=0660"])).expect("no mistakes").config;
+    assert_eq!(config.proxy.unix_mode, Some(0o660));
+}
+
+#[test]
 fn sections_of_sections() {
     let file = "[proxy]\n[proxy.tls]\ncert_file = 5\n[cluster.tls]\nca_file = \"/ca\"\n[cluster.tsl]\n[admin]\ntls = 7\n";
     check_mistakes(
@@ -303,8 +318,23 @@ fn tls_that_contradicts_itself() {
         ],
     );
     check(
-        &["auth.mode=proxy", "auth.users=app:certificate"],
-        &["--set auth.users: expected auth.certificate_user beside app:certificate, found off: nobody could come in so"],
+        &["auth.mode=proxy", "auth.users=app:nologin"],
+        &[
+            "--set auth.users: expected auth.certificate_user or auth.unix_users beside app:nologin, found neither: nobody could be app",
+        ],
+    );
+    let unix = "auth.unix_users=1000=app,root=other";
+    check(&["auth.mode=proxy", "auth.users=app:nologin,other:nopass", unix], &[]);
+    check(
+        &["auth.mode=proxy", "auth.users=app:nologin", unix],
+        &["--set auth.unix_users: expected a user of auth.users, found other"],
+    );
+    check(
+        &["auth.unix_users=1000=app"],
+        &[
+            "--set auth.unix_users: expected auth.mode proxy beside auth.unix_users, found passthrough, where a node asks every user \
+           for a password",
+        ],
     );
     check(
         &["admin.tls.listen=0.0.0.0:7001", "admin.tls.cert_file=/c", "admin.tls.key_file=/k"],
@@ -357,6 +387,8 @@ fn every_key_sets_its_own_field_and_no_other() {
             Kind::Hosts { .. } => "node:9999",
             Kind::AddressMap { .. } => "a=b",
             Kind::Networks { .. } => "10.0.0.0/8",
+            Kind::Mode { .. } => "0660",
+            Kind::UnixUsers { .. } => "1000=somebody",
             Kind::Accounts { .. } => "somebody:nopass",
             Kind::Operators { .. } => "somebody:viewer:nopass",
             Kind::Commands { .. } => "keys",

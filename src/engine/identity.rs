@@ -195,19 +195,19 @@ impl Engine {
         }
     }
 
-    /// A client has shown a certificate with these names: the first of them that is a user's is whom it is without AUTH. Only where
-    /// the proxy's own accounts decide.
-    pub fn client_certified(&mut self, client: ClientId, names: &[String]) {
+    /// A client's connection shows these names: the first of them that is a user's is whom it is without AUTH. Only where the proxy's own
+    /// accounts decide.
+    pub fn client_shows(&mut self, client: ClientId, names: &[String]) {
         let Identity::Proxy(accounts) = &self.settings.identity else { return };
-        let Some(user) = accounts.certified(names) else { return };
-        self.labels(client.0).certified = Some(user);
+        let Some(user) = accounts.shown(names) else { return };
+        self.labels(client.0).shown = Some(user);
         self.counters.logins += 1;
-        self.let_in_by_certificate(client.0);
+        self.let_in_as_shown(client.0);
     }
 
-    fn let_in_by_certificate(&mut self, index: u32) {
+    fn let_in_as_shown(&mut self, index: u32) {
         let session = &mut self.clients[index as usize];
-        session.account = session.labels.as_ref().and_then(|labels| labels.certified.clone());
+        session.account = session.labels.as_ref().and_then(|labels| labels.shown.clone());
         if session.account.is_some() {
             session.modes.set(Modes::LOCKED_OUT, false);
         }
@@ -365,7 +365,7 @@ impl Engine {
             (labels.no_evict, labels.no_touch) = (false, false);
             labels.operator = None;
         }
-        self.let_in_by_certificate(index);
+        self.let_in_as_shown(index);
         self.reply_now(index, b"+RESET\r\n");
         Ok(())
     }

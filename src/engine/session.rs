@@ -243,8 +243,8 @@ pub struct Labels {
     pub redirect: bool,
     /// Whom PROXY AUTH has made of it.
     pub operator: Option<Standing>,
-    /// Whom its certificate makes of it, from the start and after RESET.
-    pub certified: Option<Arc<[u8]>>,
+    /// Whom its certificate, or its user of the machine, makes of it, from the start and after RESET.
+    pub shown: Option<Arc<[u8]>>,
 }
 
 /// See the module's head. Laid out for a worker with thousands of clients, whose sessions are not in the cache when they are needed: what

@@ -36,7 +36,7 @@ pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted, public_id: u64, fac
     };
     let client = worker.with_engine(|engine| engine.client_open_as(public_id, &peer, &local, face));
     if !names.is_empty() {
-        worker.with_engine(|engine| engine.client_certified(client, &names));
+        worker.with_engine(|engine| engine.client_shows(client, &names));
     }
     let socket = Rc::new(Socket::new(stream));
     worker.clients.borrow_mut().insert(client, socket.clone());
@@ -44,14 +44,14 @@ pub(super) fn start(worker: &Rc<Worker>, accepted: Accepted, public_id: u64, fac
     tokio::task::spawn_local(run(worker.clone(), client, socket));
 }
 
-/// The stream, both its ends, and the names of the client's certificate.
+/// The stream, both its ends, and the names that it shows.
 fn register(accepted: Accepted) -> io::Result<(Stream, String, String, Vec<String>)> {
     Ok(match accepted {
         Accepted::Tcp { stream, peer, local } => (Stream::Tcp(TcpStream::from_std(stream)?), peer.to_string(), local, Vec::new()),
         Accepted::Tls { stream, session, peer, local, names } => {
             (Stream::Tls(Box::new(Secured::new(TcpStream::from_std(stream)?, session))), peer.to_string(), local, names)
         }
-        Accepted::Unix { stream, path } => (Stream::Unix(UnixStream::from_std(stream)?), path.clone(), path, Vec::new()),
+        Accepted::Unix { stream, path, names } => (Stream::Unix(UnixStream::from_std(stream)?), path.clone(), path, names),
     })
 }
 

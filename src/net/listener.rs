@@ -1,11 +1,23 @@
 //! Listening sockets. Accepting runs on the control thread; each connection goes to the worker with the fewest clients.
 
-use std::{io, net::SocketAddr, os::unix::fs::FileTypeExt, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::tls::{ROOM, Session};
+
+use super::owner::Owner;
 
 /// A connection on its way to a worker.
 pub enum Accepted {
@@ -17,8 +29,8 @@ pub enum Accepted {
     },
     /// After its handshake. `names` are what its certificate says who it is.
     Tls { stream: std::net::TcpStream, session: Box<Session>, peer: SocketAddr, local: String, names: Vec<String> },
-    /// `path` stands for both ends.
-    Unix { stream: std::os::unix::net::UnixStream, path: String },
+    /// `path` stands for both ends. `names` are what the user says whose process it is.
+    Unix { stream: std::os::unix::net::UnixStream, path: String, names: Vec<String> },
 }
 
 /// Why a listener could not be opened.
@@ -32,7 +44,17 @@ pub enum BindError {
 
 pub enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, PathBuf, UnixSocket),
+}
+
+/// What becomes of a unix socket's file, and of who connects to it.
+#[derive(Clone, Debug, Default)]
+pub struct UnixSocket {
+    /// `None`: as the umask leaves it.
+    pub mode: Option<u32>,
+    pub owner: Owner,
+    /// Users of this machine by number, and who their processes are.
+    pub users: Arc<[(u32, String)]>,
 }
 
 /// Connections that wait to be accepted: enough for every client of a restarted application to come at once.
@@ -52,7 +74,7 @@ impl Listener {
     }
 
     /// A socket that a dead process left behind is replaced.
-    pub fn unix(path: PathBuf) -> Result<Listener, BindError> {
+    pub fn unix(path: PathBuf, socket: UnixSocket) -> Result<Listener, BindError> {
         let text = path.display().to_string();
         if let Ok(found) = std::fs::symlink_metadata(&path) {
             if !found.file_type().is_socket() {
@@ -64,7 +86,8 @@ impl Listener {
             }
         }
         let failed = |source| BindError::Listen { address: format!("unix:{text}"), source };
-        Ok(Listener::Unix(UnixListener::bind(&path).map_err(failed)?, path))
+        let listener = listen_unix(&path, &socket).map_err(failed)?;
+        Ok(Listener::Unix(listener, path, socket))
     }
 
     pub async fn accept(&self, keepalive: Option<Duration>) -> io::Result<Accepted> {
@@ -76,9 +99,13 @@ impl Listener {
                 let local = stream.local_addr()?.to_string();
                 Ok(Accepted::Tcp { stream: stream.into_std()?, peer, local })
             }
-            Listener::Unix(listener, path) => {
+            Listener::Unix(listener, path, socket) => {
                 let (stream, _) = listener.accept().await?;
-                Ok(Accepted::Unix { stream: stream.into_std()?, path: format!("{}:0", path.display()) })
+                let names = match socket.users.is_empty() {
+                    true => Vec::new(),
+                    false => names_of(stream.peer_cred()?.uid(), &socket.users),
+                };
+                Ok(Accepted::Unix { stream: stream.into_std()?, path: format!("{}:0", path.display()), names })
             }
         }
     }
@@ -95,14 +122,14 @@ impl Listener {
     pub fn name(&self) -> String {
         match self {
             Listener::Tcp(listener) => listener.local_addr().map_or_else(|_| "tcp".into(), |address| address.to_string()),
-            Listener::Unix(_, path) => format!("unix:{}", path.display()),
+            Listener::Unix(_, path, _) => format!("unix:{}", path.display()),
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self {
+        if let Listener::Unix(_, path, _) = self {
             // Already gone is as good.
             let _ = std::fs::remove_file(path);
         }
@@ -117,6 +144,32 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Nobody can connect before the file's mode and owner are right, because nobody listens until then.
+fn listen_unix(path: &Path, how: &UnixSocket) -> io::Result<UnixListener> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    let ready = || {
+        if how.owner != Owner::default() {
+            std::os::unix::fs::chown(path, how.owner.user, how.owner.group)?;
+        }
+        if let Some(mode) = how.mode {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+        socket.listen(BACKLOG)
+    };
+    if let Err(error) = ready() {
+        // It is ours, and of no use.
+        let _ = std::fs::remove_file(path);
+        return Err(error);
+    }
+    UnixListener::from_std(std::os::unix::net::UnixListener::from(OwnedFd::from(socket)))
+}
+
+fn names_of(uid: u32, users: &[(u32, String)]) -> Vec<String> {
+    users.iter().filter(|(id, _)| *id == uid).map(|(_, name)| name.clone()).collect()
 }
 
 pub(super) fn set_keepalive(stream: &tokio::net::TcpStream, keepalive: Option<Duration>) -> io::Result<()> {

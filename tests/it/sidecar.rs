@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::harness::cluster::ClusterOptions;
 use crate::harness::process::{Folder, Process, bound_command, free_port};
 use crate::harness::proxy::binary;
 use crate::harness::{Client, Cluster, PATIENCE, Proxy, Reply, Server, wait_until};
@@ -55,6 +56,40 @@ fn unix_socket() {
     process.kill();
     let _process = start();
     assert_eq!(Client::connect_unix(&socket).call(&["GET", "k"]), Reply::bulk("v"));
+}
+
+/// A socket for a group, whose clients are known by the user that their process runs as.
+#[test]
+fn unix_socket_of_others() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let cluster = Cluster::start(Server::Redis70, ClusterOptions { masters: 1, ..ClusterOptions::default() });
+    let folder = Folder::new();
+    let socket = folder.join("keyway.sock");
+    let own = fs::metadata(folder.path()).expect("it was just made");
+    let start = |users: &str| {
+        let settings = [
+            ("proxy.listen", format!("unix:{},127.0.0.1:{}", socket.display(), free_port())),
+            ("proxy.unix_mode", "0620".to_owned()),
+            ("proxy.unix_owner", format!("{}:{}", own.uid(), own.gid())),
+            ("auth.mode", "proxy".to_owned()),
+            ("auth.users", "app:nologin".to_owned()),
+            ("auth.unix_users", users.to_owned()),
+        ];
+        let proxy = Proxy::launch(&cluster.seeds(), &settings.each_ref().map(|(key, value)| (*key, value.as_str())));
+        wait_until("the socket", || Client::try_connect_unix(&socket).map_err(|error| format!("{error}: {}", proxy.log())));
+        proxy
+    };
+    let proxy = start(&format!("{}=app", own.uid()));
+    assert_eq!(fs::metadata(&socket).expect("the socket").permissions().mode() & 0o777, 0o620);
+    let mut client = Client::connect_unix(&socket);
+    assert_eq!(client.call(&["ACL", "WHOAMI"]), Reply::bulk("app"));
+    assert_eq!((client.call(&["RESET"]).text(), client.call(&["SET", "k", "v"])), ("RESET".to_owned(), Reply::ok()));
+    drop(proxy);
+    let _proxy = start(&format!("{}=app", own.uid() + 1));
+    assert!(
+        Client::connect_unix(&socket).call(&["GET", "k"]).text().starts_with("NOAUTH"),
+        "another user's processes are nobody"
+    );
 }
 
 #[test]

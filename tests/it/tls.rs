@@ -169,10 +169,7 @@ fn clients() {
         .set("admin.tls.ca_file", text(&authority.file()))
         .set("auth.mode", "proxy")
         // The second has the password "one", and may show a certificate as well.
-        .set(
-            "auth.users",
-            "app:certificate,other:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed,default:nopass",
-        )
+        .set("auth.users", "app:nologin,other:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed,default:nopass")
         .set("auth.certificate_user", "cn")
         .set("limits.handshakes", "2")
         .set("timeouts.handshake", "1s");
