@@ -157,7 +157,9 @@ impl Engine {
                 Some(len) => at += len,
                 None => break,
             }
-            at += self.pass_on(index, &buf[at..]);
+            if at < buf.len() {
+                at += self.pass_on(index, &buf[at..]);
+            }
         }
         self.spans = spans;
         at

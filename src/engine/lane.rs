@@ -210,9 +210,9 @@ impl Lane {
         self.queue.push_back(InFlight { ticket, len, retry, lead });
     }
 
-    /// Whether it is many clients', nothing of a reply is here that is not whole yet, and nobody waits for room.
+    /// Whether it is many clients' and has no pushes inside of replies, nothing of a reply is here that is not whole yet, and nobody waits for room.
     pub fn is_plain(&self) -> bool {
-        let between = self.carry.is_empty() && self.stream == Stream::No && self.scanner.at_start();
+        let between = self.carry.is_empty() && self.stream == Stream::No && self.scanner.at_start() && !self.scanner.has_asides();
         self.is_open() && matches!(self.role, Role::Shared { .. }) && between && self.blocked.is_empty()
     }
 

@@ -1,11 +1,11 @@
 //! The short way of what nearly all requests are: one small command with one key, of a client in whose way nothing stands; and of
-//! nearly all replies: small, whole and no error. Each decides with what it has at hand, and changes nothing unless all of it holds:
+//! nearly all replies: in one piece and no error. Each decides with what it has at hand, and changes nothing unless all of it holds:
 //! else the request or reply goes the way of all others (`intake`, `answer`), which would do the same with it.
 
 use crate::{
     cluster::Slot,
     command::{self, Command},
-    resp::{Limits, ShortRequest, short_reply_len},
+    resp::{Limits, ShortRequest, plain_reply_len},
 };
 
 use super::{
@@ -74,7 +74,7 @@ impl Engine {
         let (mut full, mut merged) = (None, None);
         while full.is_none()
             && merged.is_none()
-            && let Some(len) = short_reply_len(rest)
+            && let Some(len) = plain_reply_len(rest)
             && let Some(ticket) = lane.pop_plain()
         {
             let (reply, behind) = rest.split_at(len);

@@ -75,15 +75,21 @@ pub struct Active {
     /// Bytes received and not taken yet: an unfinished request, or what follows one that must wait.
     pub input: Vec<u8>,
     parked_live: usize,
-    whole_bytes: usize,
     /// Bytes that are to be told behind a reply which is not whole yet; they are kept where it is.
     pub told_later: usize,
+    /// There while large replies wait.
+    whole: Option<Box<Whole>>,
 
     parked: Vec<u8>,
-    /// Large replies that wait.
-    whole: Slab<Bytes>,
     /// How many bytes `input` needs before scanning it again is worthwhile.
     pub input_needed: usize,
+}
+
+/// Large replies that others come before.
+#[derive(Default)]
+struct Whole {
+    replies: Slab<Bytes>,
+    bytes: usize,
 }
 
 impl Active {
@@ -98,12 +104,11 @@ impl Active {
             + self.parked.capacity()
             + self.out.small().capacity()
             + self.replies.capacity() * size_of::<Reply>()
-            + self.whole.capacity() * size_of::<Bytes>()
     }
 
     /// Bytes kept for the client because it has not read them, or because others come first.
     pub fn output_held(&self) -> usize {
-        self.out.held() + self.parked_live + self.whole_bytes + self.told_later
+        self.out.held() + self.parked_live + self.whole.as_ref().map_or(0, |whole| whole.bytes) + self.told_later
     }
 
     fn park(&mut self, bytes: &[u8]) -> State {
@@ -124,8 +129,19 @@ impl Active {
     }
 
     fn park_whole(&mut self, bytes: Bytes) -> State {
-        self.whole_bytes += bytes.len();
-        State::Whole { place: self.whole.insert(bytes) as u32 }
+        let whole = self.whole.get_or_insert_default();
+        whole.bytes += bytes.len();
+        State::Whole { place: whole.replies.insert(bytes) as u32 }
+    }
+
+    fn take_whole(&mut self, place: u32) -> Bytes {
+        let whole = self.whole.as_mut().expect("a large reply that waits is here");
+        let bytes = whole.replies.remove(place as usize);
+        whole.bytes -= bytes.len();
+        if whole.replies.is_empty() {
+            self.whole = None;
+        }
+        bytes
     }
 
     /// Adds bytes to a reply that is here and waits for others: they are told when it is.
@@ -143,8 +159,8 @@ impl Active {
                 self.parked[start..end].to_vec()
             }
             State::Whole { place } => {
-                let bytes = self.whole.remove(*place as usize);
-                self.whole_bytes -= bytes.len();
+                let place = *place;
+                let bytes = self.take_whole(place);
                 bytes.try_into_mut().map_or_else(|shared| shared.to_vec(), |owned| owned.to_vec())
             }
             _ => unreachable!("only a reply that is here has bytes"),
@@ -179,8 +195,7 @@ impl Active {
                     self.parked_live -= len;
                 }
                 State::Whole { place } => {
-                    let bytes = self.whole.remove(place as usize);
-                    self.whole_bytes -= bytes.len();
+                    let bytes = self.take_whole(place);
                     self.out.push_large(bytes);
                 }
                 _ => break,

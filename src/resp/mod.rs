@@ -28,6 +28,6 @@ pub use encode::Proto;
 pub use error::{ProtocolError, is_http};
 pub use inline::split_inline;
 pub use limits::Limits;
-pub use reply::{Progress, ReplyError, ReplyScanner, first_reply_len, short_reply_len};
+pub use reply::{Progress, ReplyError, ReplyScanner, first_reply_len, plain_reply_len};
 pub use request::{RequestScanner, Scanned, ShortRequest, Span};
 pub use view::{Elements, View, view};

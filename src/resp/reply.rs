@@ -117,6 +117,11 @@ impl ReplyScanner {
         Ok(Progress { used, done: left == 0 && self.bulk_left == 0 })
     }
 
+    /// Whether a push may stand inside of a reply.
+    pub fn has_asides(&self) -> bool {
+        self.asides
+    }
+
     /// True between replies: nothing of the current one has been used.
     pub fn at_start(&self) -> bool {
         self.values_left == 0 && self.bulk_left == 0
@@ -163,20 +168,42 @@ pub(super) fn values_len(buf: &[u8], count: u64) -> Option<usize> {
     }
 }
 
+/// The size of the reply at the start of `buf` if it is whole, and neither an error nor a push.
+#[inline(always)]
+pub fn plain_reply_len(buf: &[u8]) -> Option<usize> {
+    short_reply_len(buf).or_else(|| long_reply_len(buf))
+}
+
+/// As `plain_reply_len`, whatever the shape. An attribute may belong to either.
+#[inline(never)]
+fn long_reply_len(buf: &[u8]) -> Option<usize> {
+    if matches!(buf.first()?, b'-' | b'>' | b'|') { None } else { values_len(buf, 1) }
+}
+
 /// The size of the reply at the start of `buf` if it is whole and of a shape that most have: a short bulk, alone or as the only
 /// element, a null, a short integer, or `+OK`. Never that of an error or a push.
 #[inline(always)]
-pub fn short_reply_len(buf: &[u8]) -> Option<usize> {
+fn short_reply_len(buf: &[u8]) -> Option<usize> {
     let short_bulk = short_bulk_len(buf);
     if short_bulk.is_some() {
         return short_bulk;
     }
-    match buf.first_chunk::<5>()? {
-        b"+OK\r\n" | b"$-1\r\n" => Some(5),
-        b"*1\r\n$" => Some(4 + short_bulk_len(&buf[4..])?),
-        [b':', ..] => short_integer_len(buf),
-        _ => None,
+    // Compared as numbers of four bytes, which a match over patterns is not.
+    let head = *buf.first_chunk::<4>()?;
+    if head == *b"*1\r\n" {
+        let element = &buf[head.len()..];
+        return Some(head.len() + short_bulk_len(element).or_else(|| null_len(element))?);
     }
+    if head == *b"+OK\r" {
+        return (buf.get(4) == Some(&b'\n')).then_some(5);
+    }
+    if head[0] == b':' { short_integer_len(buf) } else { null_len(buf) }
+}
+
+/// The size of the null at the start of `buf`, as RESP2 has it.
+#[inline]
+fn null_len(buf: &[u8]) -> Option<usize> {
+    buf.starts_with(b"$-1\r\n").then_some(5)
 }
 
 /// The size of the integer at the start of `buf` if it is whole and short.
