@@ -10,6 +10,8 @@ cd "$(dirname "$0")/../.."
 mutations() {
     cat <<'LIST'
 order-hold      forward.rs   s/if meets \{ Err\(Pause::Order\) \} else \{ Ok\(\(\)\) \}/Ok(())/
+plain-order     plain.rs     s/ \|\| !session.is_settled\(table.version\)//
+plain-once      lane.rs      s/retry == NONE && lead == 0 && /lead == 0 \&\& /
 resend-order    pump.rs      s/ahead == Some\(Ahead::Blocked\)/false/
 asking          send.rs      s/if asking \{\n/if asking \&\& retry_index == NONE {\n/
 asking-alone    send.rs      s/(encode::command\(out, &\[b"ASKING"\]\);)/$1 encode::command(out, &[b"PING"]);/
@@ -54,7 +56,7 @@ cp Cargo.lock "$work/"
 # The pure core needs no more than these, and builds in seconds without the rest.
 {
     printf '[package]\nname = "keyway"\nversion = "0.1.0"\nedition = "2024"\n\n[dependencies]\n'
-    grep -E '^(bytes|crc16|dashmap|fastrand|memchr|phf|rustc-hash|sha1_smol|sha2|slab|subtle|thiserror|zeroize) = ' Cargo.toml
+    grep -v opt-level Cargo.toml | grep -E '^(bytes|crc16|dashmap|fastrand|memchr|phf|rustc-hash|sha1_smol|sha2|slab|subtle|thiserror|zeroize) = '
     printf '\n[[test]]\nname = "sim"\npath = "tests/sim/main.rs"\n\n[profile.test]\nopt-level = 1\n'
 } > "$work/Cargo.toml"
 printf 'pub mod access;\npub mod cluster;\npub mod command;\npub mod engine;\npub mod resp;\n' > "$work/src/lib.rs"
