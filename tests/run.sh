@@ -94,6 +94,6 @@ cargo clippy --all-targets -- -D warnings
 
 # The tests against real servers mostly wait for elections, reshards and deadlines, so more run at once than there are cores.
 step "cargo test: units, properties, simulator, real servers, real clients"
-RUST_TEST_THREADS="${RUST_TEST_THREADS:-8}" cargo test
+RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test
 
 step "All passed"
