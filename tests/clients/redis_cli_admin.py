@@ -33,6 +33,8 @@ shows("proxy migrate ", rb"LIST \[JSON\]\|LOG plan \[count\]", "what may follow"
 shows("SUBSC\t", rb"SUBSCRIBE", "a completed name")
 cli.type("HELP PROXY CHECK\r")
 cli.read(re.compile(rb"summary:.*speaks against moving slots"), "the help text")
+# What is typed while it prints is thrown away.
+cli.prompt()
 cli.type("HELP @keyway\r")
 cli.read(re.compile(rb"PROXY VERSION"), "the help of the group")
 cli.type("\x04")

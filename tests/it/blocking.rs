@@ -282,6 +282,8 @@ fn dying(server: Server) {
         // Three live; four are gone at once; five end their streams while elements come, and read what they are still told.
         let living = clients.split_off(9);
         drop(clients.split_off(5));
+        // Whoever is gone without the proxy having heard of it is told what nobody reads, as by any server.
+        wait_for_blocked(&mut other, 8);
         let elements: Vec<String> = (0..fastrand::usize(1..8)).map(|n| format!("e{round}:{n}")).collect();
         let mut got = Vec::new();
         std::thread::scope(|threads| {

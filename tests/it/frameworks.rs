@@ -10,7 +10,7 @@ use crate::harness::cluster::{slot_of, tags_in};
 use crate::harness::moves::move_slot;
 use crate::harness::over::{Over, join};
 use crate::harness::programs::{Outcome, node, python, run};
-use crate::harness::{Cluster, Proxy, Server, Standalone};
+use crate::harness::{Cluster, Proxy, Reply, Server, Standalone};
 
 /// How many seconds, or milliseconds, a script waits for anything.
 const PATIENCE_S: &str = "60";
@@ -60,9 +60,25 @@ fn differences(framework: Framework, standalone: &Standalone, proxy: &Proxy, pre
     (differ, format!("{}\n{}", outcome.printed, outcome.complaint))
 }
 
+/// What a server says to a script that names not all of its keys when one of these is at the slot's other end: README's table names it, and
+/// a slot that a busy machine leaves open for long meets it now and then.
+const NOT_NAMED: &str = "non local key";
+
+/// Runs of a framework until one was not met by that.
+const RUNS_MAX: usize = 4;
+
 fn alike(framework: Framework, standalone: &Standalone, proxy: &Proxy, prefix: &str) {
-    let (differ, told) = differences(framework, standalone, proxy, prefix);
-    assert!(differ.is_empty(), "{differ:?}\n{told}");
+    for run in 1..=RUNS_MAX {
+        let (differ, told) = differences(framework, standalone, proxy, prefix);
+        if run < RUNS_MAX && told.contains(NOT_NAMED) {
+            for mut client in [standalone.client(), proxy.client()] {
+                assert_eq!(client.call(&["FLUSHALL"]), Reply::ok());
+            }
+            continue;
+        }
+        assert!(differ.is_empty(), "{differ:?}\n{told}");
+        return;
+    }
 }
 
 /// Its keys all in one slot, by its own setting for a prefix, and that slot on the move.
