@@ -378,6 +378,11 @@ fn hung_replica_on_valkey() {
 }
 
 #[test]
+fn faults_on_redis_8_2() {
+    faults(Server::Redis82);
+}
+
+#[test]
 fn faults_on_redis() {
     faults(Server::Redis70);
 }
