@@ -72,7 +72,10 @@ async fn run(worker: Rc<Worker>, client: ClientId, socket: Rc<Socket>) {
     })
     .await;
     // Its engine id may belong to another by now if it was closed by the engine; then the table has no such socket.
-    socket.finish().await;
+    if socket.is_secured() {
+        // In a box of its own: the task of a client in plain text, of which there may be thousands, keeps no room for it.
+        Box::pin(socket.finish()).await;
+    }
 }
 
 fn write_on(worker: &Rc<Worker>, client: ClientId, socket: &Socket, context: &mut Context<'_>) {
