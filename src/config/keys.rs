@@ -1,5 +1,6 @@
 //! The one table of every configuration key. Reading files, `--set` and environment names, the output of
-//! `check-config` and `config.toml` itself are all driven from it: a new key is one row and one field.
+//! `check-config` and `config.toml` itself are all driven from it: a new key is one row and one field. It is long because it is data, in the
+//! order in which people read it; what there is to know of a row stands before the table.
 
 use std::time::Duration;
 
@@ -369,7 +370,8 @@ pub static KEYS: &[Key] = &[
         reload: Reload::Restart,
         meaning: "The users of auth.mode proxy: name:HASH, where HASH is the SHA-256 of the password in hexadecimal digits, as \
                   printf %s PASSWORD | sha256sum prints it, name:nopass, or name:nologin for who comes in only by what its \
-                  connection shows (auth.certificate_user, auth.unix_users). A name may stand there several times, with a password each. Clients begin as default, if there is a default:nopass, and must authenticate themselves otherwise.",
+                  connection shows (auth.certificate_user, auth.unix_users). A name may stand there several times, with a password each. \
+                  Clients begin as default, if there is a default:nopass, and must authenticate themselves otherwise.",
     },
     Key {
         name: "auth.certificate_user",

@@ -14,6 +14,7 @@ mod client_filter;
 mod client_pause;
 mod clients;
 mod counters;
+mod event;
 mod everywhere;
 mod face;
 mod fan;
@@ -68,10 +69,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use zeroize::Zeroize;
 
-use crate::{
-    cluster::{Addr, Slot, SlotMap},
-    resp::Span,
-};
+use crate::{cluster::SlotMap, resp::Span};
 
 use self::{
     agenda::Agenda,
@@ -97,6 +95,7 @@ use self::{
 };
 pub use self::{
     counters::Counters,
+    event::{Event, RefreshCause},
     face::Face,
     ids::{ClientId, LaneId, Micros},
     info::ProxyFacts,
@@ -109,42 +108,6 @@ pub use self::{
     tracking::Invalidation,
     transaction::CrossSlot,
 };
-
-/// What the driver is to do.
-#[derive(Debug)]
-pub enum Event {
-    /// Connect to this node, then call `lane_connected`, or `lane_lost`.
-    Dial { lane: LaneId, addr: Addr },
-    /// Close this lane's connection; the engine has forgotten it.
-    CloseLane { lane: LaneId },
-    /// Close this client's connection, then call `client_gone`.
-    CloseClient { client: ClientId },
-    /// Its input goes on: read it again.
-    Resume { client: ClientId },
-    /// The slot map should be asked for anew.
-    Refresh(RefreshCause),
-    /// Have every worker, this one too, `obey` the order, then call `obeyed` with the sum of what came of it.
-    Order { token: OrderToken, order: Order },
-    /// Have the control thread carry out a PROXY command, then call `operators_answered`.
-    CallOperators { token: OrderToken, call: Box<ProxyCall> },
-    /// Have every worker, this one too, call `invalidated`: one of them may have the client.
-    Invalidate(Invalidation),
-    /// Have every worker, this one too, call `redirect_broken`: a client is gone that others redirect to.
-    TargetGone { id: u64 },
-    /// A request for these keys of a slot that is being moved waits until all of them are on one node.
-    Wanted { slot: Slot, keys: Vec<Bytes> },
-}
-
-/// Why a new slot map is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefreshCause {
-    Moved,
-    UnknownAddress,
-    ClusterDown,
-    LaneLost,
-    /// Whether the default user needs a password may have changed.
-    DefaultUser,
-}
 
 /// How often idle clients, silent lanes and spare buffers are looked at.
 const SWEEP_US: Micros = 1_000_000;
